@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Builds the programs of a real Kubernetes control plane from their Go modules into DIR.
+#
+# Usage: build.sh DIR
+# What DIR or $KUBEBUILDER_ASSETS already holds is taken as it is. A binary is rebuilt when the
+# module that pins its version changes: its stamp is the checksum of that go.mod.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+out=${1:?usage: build.sh DIR}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+
+kubernetes_version=$(awk '$1 == "k8s.io/kubernetes" || $2 == "k8s.io/kubernetes" { print $NF; exit }' kubernetes/go.mod)
+minor=$(cut -d. -f2 <<<"$kubernetes_version")
+version_package=k8s.io/component-base/version
+kubernetes_flags="-X $version_package.gitVersion=$kubernetes_version -X $version_package.gitMajor=1 -X $version_package.gitMinor=$minor"
+
+# build MODULE PACKAGE BINARY [LDFLAGS]
+build() {
+  local module=$1 package=$2 binary=$3 flags=${4:-} stamp began
+  stamp=$(sha256sum "$module/go.mod" | cut -d' ' -f1)
+  if [[ -n ${KUBEBUILDER_ASSETS:-} && -x $KUBEBUILDER_ASSETS/$binary ]]; then
+    ln -sf "$KUBEBUILDER_ASSETS/$binary" "$out/$binary"
+    return
+  fi
+  if [[ -x $out/$binary && $(cat "$out/.$binary.stamp" 2>/dev/null) == "$stamp" ]]; then
+    return
+  fi
+  echo "building $binary ($package)"
+  began=$SECONDS
+  (cd "$module" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w $flags" -o "$out/$binary.new" "$package")
+  mv "$out/$binary.new" "$out/$binary"
+  echo "$stamp" >"$out/.$binary.stamp"
+  echo "built $binary in $((SECONDS - began)) s"
+}
+
+build etcd go.etcd.io/etcd/server/v3 etcd
+for binary in kube-apiserver kube-scheduler kube-controller-manager kubectl; do
+  build kubernetes "k8s.io/kubernetes/cmd/$binary" "$binary" "$kubernetes_flags"
+done
+build kwok sigs.k8s.io/kwok/cmd/kwok kwok
+build helm helm.sh/helm/v3/cmd/helm helm

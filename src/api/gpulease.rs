@@ -1,0 +1,337 @@
+//! `GpuLease` (on the hub) and `GuestLease` (in the member): one contract, two durable records.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::gpujob::open_object;
+
+/// Number of an attempt: ordered by the hub's incarnation, then by attempt.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, PartialOrd, Ord, KubeSchema,
+)]
+pub struct EpochRef {
+    /// Incarnation of the hub; it only rises.
+    pub incarnation: u32,
+    /// Attempt within the incarnation; it only rises.
+    pub attempt: u32,
+}
+
+impl std::fmt::Display for EpochRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.incarnation, self.attempt)
+    }
+}
+
+/// The job that a lease serves.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+pub struct JobReference {
+    /// Namespace of the job on its hub.
+    pub namespace: String,
+    /// Name of the job on its hub.
+    pub name: String,
+    /// UID of the job: a new job of the same name is another job.
+    pub uid: String,
+    /// Generation of the job at allocation.
+    pub generation: i64,
+}
+
+/// GPUs of each pod of a lease.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+pub struct LeasedGpu {
+    /// Whole GPUs per pod.
+    pub count: i32,
+    /// The one model that the attempt runs on.
+    pub model: String,
+}
+
+/// The hub wants an attempt ended.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Withdrawal {
+    /// Why, such as `Suspended` or `JobDeleted`.
+    pub reason: String,
+    /// Seconds between notice and kill, at most the lease's own grace.
+    pub grace_seconds: i64,
+}
+
+/// The contract that lets one attempt of some replicas hold GPUs of a member's pool.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[kube(
+    group = "idlewild.dev",
+    version = "v1alpha1",
+    kind = "GpuLease",
+    plural = "gpuleases",
+    namespaced,
+    status = "GpuLeaseStatus",
+    derive = "PartialEq",
+    shortname = "gl",
+    category = "idlewild",
+    doc = "The contract that lets one attempt of some replicas hold GPUs of a member's pool.",
+    printcolumn(name = "Job", type_ = "string", json_path = ".spec.job.name"),
+    printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
+    printcolumn(name = "Indexes", type_ = "string", json_path = ".spec.indexes"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.endReason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && self.template == oldSelf.template").message(
+        "a lease cannot be changed, only withdrawn"
+    ),
+    validation = Rule::new("!has(oldSelf.withdrawn) || has(self.withdrawn)").message(
+        "withdrawn cannot be taken back; the hub makes a new lease instead"
+    )
+)]
+pub struct GpuLeaseSpec {
+    /// Configured ID of the hub that grants it.
+    #[schemars(length(min = 1, max = 253))]
+    pub hub_id: String,
+    /// The job that it serves.
+    pub job: JobReference,
+    /// Pool of the member.
+    #[schemars(length(min = 1, max = 253))]
+    pub pool: String,
+    /// Number of the attempt.
+    pub epoch: EpochRef,
+    /// Replica indexes it carries, as ranges, at most 256; one for a gang.
+    #[schemars(length(min = 1, max = 4096))]
+    pub indexes: String,
+    /// Pods of each replica.
+    pub size: i32,
+    /// GPUs of each pod.
+    pub gpu: LeasedGpu,
+    /// Seconds between SIGTERM and SIGKILL.
+    pub grace_seconds: i64,
+    /// Seconds that its pods may run, enforced by the kubelet.
+    pub active_deadline_seconds: i64,
+    /// SHA-256 of template and typed fields as JSON with sorted keys: `sha256:<hex>`.
+    #[schemars(length(min = 1, max = 71))]
+    pub digest: String,
+    /// A v1 `PodTemplateSpec`.
+    #[schemars(schema_with = "open_object")]
+    pub template: serde_json::Value,
+    /// Set once by the hub when it wants the attempt ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<Withdrawal>,
+}
+
+/// Life of a lease, as its member reports it.
+#[derive(
+    Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, PartialOrd, Ord, schemars::JsonSchema,
+)]
+pub enum LeasePhase {
+    /// The member's books hold GPUs for it; the hub has not been told yet (`GuestLease` only).
+    Reserved,
+    /// The member holds GPUs for it.
+    Accepted,
+    /// The member said no; final.
+    Refused,
+    /// Its pods exist, not all run.
+    Starting,
+    /// All its unended pods run.
+    Running,
+    /// Its pods were told to go.
+    Releasing,
+    /// Nothing of it runs any more; final.
+    Released,
+}
+
+/// Why a member said no.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+pub struct LeaseRefusal {
+    /// One word, such as `NotEnoughFree`.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+}
+
+/// Pods of a lease by state.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+pub struct PodCounts {
+    /// Bound to a node.
+    #[serde(default)]
+    pub bound: i32,
+    /// Running.
+    #[serde(default)]
+    pub ready: i32,
+    /// Ended with success.
+    #[serde(default)]
+    pub succeeded: i32,
+    /// Ended without.
+    #[serde(default)]
+    pub failed: i32,
+}
+
+/// Replica indexes that ended alike, confirmed by the kubelet.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndedGroup {
+    /// `Succeeded`, `Failed`, `DeadlineExceeded`, or the cause of an eviction.
+    pub reason: String,
+    /// Exit code of the container that decided; absent if none is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Container that decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// Types of the true conditions of the pod, such as `DisruptionTarget`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<String>,
+    /// The indexes, as ranges.
+    pub indexes: String,
+    /// One sentence; at most 20 groups carry one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What the member reports.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuLeaseStatus {
+    /// The generation of the spec that the member has seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Life of the lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<LeasePhase>,
+    /// Serial of the member's books when the lease entered them; never changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<i64>,
+    /// Why the member said no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<LeaseRefusal>,
+    /// Pods by state.
+    #[serde(default)]
+    pub pods: PodCounts,
+    /// When its first pod ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When its last pod ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_time: Option<Time>,
+    /// Why it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<String>,
+    /// Indexes that ended, grouped; it only grows.
+    #[serde(default)]
+    pub ended: Vec<EndedGroup>,
+}
+
+/// The member's own record of a lease: what a hub asked for, whether the owner's side accepted,
+/// and what became of it. It owns its guests' pods.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[kube(
+    group = "idlewild.dev",
+    version = "v1alpha1",
+    kind = "GuestLease",
+    plural = "guestleases",
+    namespaced,
+    status = "GuestLeaseStatus",
+    derive = "PartialEq",
+    shortname = "gul",
+    category = "idlewild",
+    doc = "The member's own record of a lease: whose, what, since when and until when. It owns its guests' pods.",
+    printcolumn(name = "Hub", type_ = "string", json_path = ".spec.hubId"),
+    printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.job.namespace"),
+    printcolumn(name = "Job", type_ = "string", json_path = ".spec.job.name"),
+    printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
+    printcolumn(name = "GPUs", type_ = "integer", json_path = ".status.gpus"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.endReason"),
+    printcolumn(name = "Since", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Until", type_ = "string", json_path = ".status.until", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu").message(
+        "a guest lease cannot be changed, only confirmed and withdrawn"
+    ),
+    validation = Rule::new("!oldSelf.confirmed || self.confirmed").message(
+        "confirmed cannot be taken back; withdraw the lease instead"
+    )
+)]
+pub struct GuestLeaseSpec {
+    /// Configured ID of the hub that granted it.
+    #[schemars(length(min = 1, max = 253))]
+    pub hub_id: String,
+    /// Name of the owner's `HubGrant` for that hub.
+    #[schemars(length(min = 1, max = 253))]
+    pub grant: String,
+    /// Name of the `GpuLease` on the hub.
+    #[schemars(length(min = 1, max = 253))]
+    pub lease_name: String,
+    /// UID of the `GpuLease` on the hub.
+    #[schemars(length(min = 1, max = 64))]
+    pub lease_uid: String,
+    /// The job that it serves.
+    pub job: JobReference,
+    /// Pool of the owner.
+    #[schemars(length(min = 1, max = 253))]
+    pub pool: String,
+    /// Number of the attempt.
+    pub epoch: EpochRef,
+    /// Replica indexes, as ranges.
+    #[schemars(length(min = 1, max = 4096))]
+    pub indexes: String,
+    /// Pods of each replica.
+    pub size: i32,
+    /// GPUs of each pod.
+    pub gpu: LeasedGpu,
+    /// Seconds between SIGTERM and SIGKILL.
+    pub grace_seconds: i64,
+    /// Seconds that its pods may run.
+    pub active_deadline_seconds: i64,
+    /// Digest of the contract, as on the hub.
+    #[schemars(length(min = 1, max = 71))]
+    pub digest: String,
+    /// A v1 `PodTemplateSpec`; dropped after the end.
+    #[schemars(schema_with = "open_object")]
+    pub template: serde_json::Value,
+    /// True once the hub has seen the acceptance; only then pods exist.
+    #[serde(default)]
+    pub confirmed: bool,
+    /// Set when the hub, or the owner's policy through the hub's grant, wants it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<Withdrawal>,
+    /// True once the hub's `GpuLease` is gone, so that this record may go after an hour.
+    #[serde(default)]
+    pub forgotten: bool,
+}
+
+/// What the executor decided and saw.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GuestLeaseStatus {
+    /// Life of the lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<LeasePhase>,
+    /// Serial of the books when the lease entered them; never changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<i64>,
+    /// Why it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<LeaseRefusal>,
+    /// GPUs that it holds, for the owner's eyes.
+    #[serde(default)]
+    pub gpus: i64,
+    /// Pods by state.
+    #[serde(default)]
+    pub pods: PodCounts,
+    /// When its first pod ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When its last pod ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_time: Option<Time>,
+    /// Latest time at which its pods are stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
+    /// Why it ended, or why it is ending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<String>,
+    /// Indexes that ended, grouped; it only grows.
+    #[serde(default)]
+    pub ended: Vec<EndedGroup>,
+}

@@ -1,0 +1,290 @@
+//! `GpuPool`: what an owner lends, to whom and when; the agent copies it to each hub.
+
+use k8s_openapi::api::core::v1::Toleration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::gpujob::JobType;
+
+/// GPUs that an owner lends under one policy.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[kube(
+    group = "idlewild.dev",
+    version = "v1alpha1",
+    kind = "GpuPool",
+    plural = "gpupools",
+    namespaced,
+    status = "GpuPoolStatus",
+    derive = "PartialEq",
+    shortname = "gp",
+    category = "idlewild",
+    doc = "GPUs that an owner lends under one policy. The owner's object, in the member; the agent copies it to each hub.",
+    printcolumn(name = "Member", type_ = "string", json_path = ".status.summary.member"),
+    printcolumn(name = "Region", type_ = "string", json_path = ".spec.location.region"),
+    printcolumn(name = "Models", type_ = "string", json_path = ".status.summary.models"),
+    printcolumn(name = "GPUs", type_ = "integer", json_path = ".status.gpus.offered"),
+    printcolumn(name = "Free", type_ = "integer", json_path = ".status.gpus.free"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Guests",
+        type_ = "integer",
+        json_path = ".status.gpus.guests",
+        priority = 1
+    ),
+    printcolumn(name = "Owner", type_ = "integer", json_path = ".status.gpus.owner", priority = 1),
+    printcolumn(
+        name = "Version",
+        type_ = "string",
+        json_path = ".status.agentVersion",
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuPoolSpec {
+    /// Nodes that are lent, by label. Absent: none. An empty selector is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("(has(self.matchLabels) && self.matchLabels.size() > 0) || (has(self.matchExpressions) && self.matchExpressions.size() > 0)").message(
+        "nodeSelector must name at least one label, such as matchLabels: {idlewild.dev/lend: my-pool}; leave it out to lend nothing"))]
+    pub node_selector: Option<LabelSelector>,
+    /// Model and memory of nodes without the labels of GPU Feature Discovery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_override: Option<ModelOverride>,
+    /// Fields that every guest of the pool gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_defaults: Option<PodDefaults>,
+    /// How much is lent, and on what terms.
+    #[serde(default)]
+    pub offer: Offer,
+    /// To whom it is lent.
+    #[serde(default)]
+    pub allow: Allow,
+    /// Where the nodes are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<Location>,
+}
+
+/// What the nodes' GPUs are, where no label says it.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+pub struct ModelOverride {
+    /// Model, such as `A100`.
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9 ./_-]*$')").message(
+        "modelOverride.model must be a model name such as A100 or H100"))]
+    #[schemars(length(min = 1, max = 63))]
+    pub model: String,
+    /// Memory of one GPU as a Kubernetes quantity, such as `80Gi`.
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$')").message(
+        "modelOverride.memory must be a whole quantity of bytes such as 80Gi"))]
+    #[schemars(length(min = 1, max = 20))]
+    pub memory: String,
+}
+
+/// Fields that every guest gets: GPU nodes are often tainted, k3s needs a `RuntimeClass`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodDefaults {
+    /// Tolerations of the pool's guests, at most 16; default none but not-ready and unreachable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub tolerations: Vec<Toleration>,
+    /// `RuntimeClass` of the pool's guests; default the node's own.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253))]
+    pub runtime_class_name: String,
+}
+
+/// How much is lent, and on what terms.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Offer {
+    /// True: nothing is lent, and guests are told to go. Default false.
+    #[serde(default)]
+    pub paused: bool,
+    /// Most GPUs that guests hold at once, over all hubs; default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self >= 0 && self <= 10000000").message(
+        "offer.maxGpus must be 0 or more GPUs; leave it out for no limit"))]
+    pub max_gpus: Option<i64>,
+    /// GPUs that are always kept free for the owner; default 0.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self >= 0 && self <= 10000000").message(
+        "offer.reserveGpus must be 0 or more GPUs"))]
+    pub reserve_gpus: i64,
+    /// Seconds promised between notice and kill; jobs that need more are not placed. Default 30.
+    #[serde(default = "thirty")]
+    #[x_kube(validation = Rule::new("self >= 0 && self <= 86400").message(
+        "offer.noticeSeconds must be 0 to 86400 seconds"))]
+    pub notice_seconds: i64,
+    /// Longest that one attempt may run, in seconds; default 86400 (a day).
+    #[serde(default = "day")]
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 31536000").message(
+        "offer.maxAttemptSeconds must be 1 to 31536000 seconds (a year)"))]
+    pub max_attempt_seconds: i64,
+}
+
+impl Default for Offer {
+    fn default() -> Self {
+        Self {
+            paused: false,
+            max_gpus: None,
+            reserve_gpus: 0,
+            notice_seconds: thirty(),
+            max_attempt_seconds: day(),
+        }
+    }
+}
+
+const fn thirty() -> i64 {
+    30
+}
+
+const fn day() -> i64 {
+    86_400
+}
+
+/// To whom it is lent. Absent is the default that each field names; `[]` allows nothing.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+pub struct Allow {
+    /// IDs of hubs; absent = every hub with a `HubGrant`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(max = 253)))]
+    pub hubs: Option<Vec<String>>,
+    /// Namespaces of jobs on their hub; absent = all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), inner(length(max = 63)))]
+    pub namespaces: Option<Vec<String>>,
+    /// Images, a `*` at the end matches any rest, such as `registry.example.org/*`; absent = any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 512)))]
+    pub images: Option<Vec<String>>,
+    /// Types of jobs; absent = Batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8))]
+    pub types: Option<Vec<JobType>>,
+}
+
+/// Where the nodes are.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+pub struct Location {
+    /// Region, such as `eu-north`; also the label `topology.kubernetes.io/region` of the pool.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 63))]
+    pub region: String,
+    /// Zone; also the label `topology.kubernetes.io/zone` of the pool.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 63))]
+    pub zone: String,
+    /// Jurisdiction, such as `EU`; it counts where the hub's operator vouches for it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 63))]
+    pub jurisdiction: String,
+}
+
+/// What the agent measures and publishes.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuPoolStatus {
+    /// The generation of the owner's spec that this speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, and why not.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// The pool's `free` counts every change of the member's books up to here.
+    #[serde(default)]
+    pub serial: i64,
+    /// Kinds of nodes and what is free on them: what placement uses. At most 64.
+    #[serde(default)]
+    pub shapes: Vec<NodeShape>,
+    /// Sums of GPUs.
+    #[serde(default)]
+    pub gpus: PoolGpus,
+    /// Nodes that match but are not lent, by reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_lent: Vec<NotLent>,
+    /// What the columns print.
+    #[serde(default)]
+    pub summary: PoolSummary,
+    /// Version of the agent.
+    #[serde(default)]
+    pub agent_version: String,
+}
+
+/// Nodes of one kind.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeShape {
+    /// GPU model.
+    pub model: String,
+    /// Memory of one GPU as a quantity; empty = unknown.
+    #[serde(default)]
+    pub memory: String,
+    /// Processor architecture.
+    #[serde(default)]
+    pub arch: String,
+    /// GPUs of one node.
+    pub gpus_per_node: i32,
+    /// Nodes of this kind.
+    pub nodes: i32,
+    /// Nodes with free GPUs, by how many.
+    #[serde(default)]
+    pub free: Vec<FreeNodes>,
+}
+
+/// Nodes with the same number of free GPUs.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FreeNodes {
+    /// Free GPUs on each of them.
+    pub gpus: i32,
+    /// Number of nodes.
+    pub nodes: i32,
+    /// Least free CPU among them, in thousandths of a core.
+    pub milli_cpu: i64,
+    /// Least free memory among them, in bytes.
+    pub memory_bytes: i64,
+}
+
+/// Sums of GPUs of a pool.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolGpus {
+    /// GPUs of the lent nodes, capped by `maxGpus`.
+    #[serde(default)]
+    pub offered: i64,
+    /// Held or demanded by the owner.
+    #[serde(default)]
+    pub owner: i64,
+    /// Held by guests.
+    #[serde(default)]
+    pub guests: i64,
+    /// Free for guests now.
+    #[serde(default)]
+    pub free: i64,
+}
+
+/// Nodes that match the selector but are not lent.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+pub struct NotLent {
+    /// One word, such as `NotReady`.
+    pub reason: String,
+    /// Number of nodes.
+    pub nodes: i32,
+}
+
+/// What the columns print.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+pub struct PoolSummary {
+    /// Member that lends it.
+    #[serde(default)]
+    pub member: String,
+    /// Models, joined.
+    #[serde(default)]
+    pub models: String,
+}

@@ -1,0 +1,4 @@
+//! Idlewild federates idle GPU clusters.
+
+pub mod api;
+pub mod cluster;
