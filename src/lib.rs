@@ -1,4 +1,9 @@
 //! Idlewild federates idle GPU clusters.
 
+pub mod agent;
 pub mod api;
 pub mod cluster;
+pub mod commands;
+pub mod engine;
+pub mod hub;
+pub mod sandbox;

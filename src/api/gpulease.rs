@@ -106,6 +106,10 @@ pub struct GpuLeaseSpec {
     pub grace_seconds: i64,
     /// Seconds that its pods may run, enforced by the kubelet.
     pub active_deadline_seconds: i64,
+    /// Jurisdictions where its pods may run; absent = anywhere. The member checks it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(max = 63)))]
+    pub residency: Option<Vec<String>>,
     /// SHA-256 of template and typed fields as JSON with sorted keys: `sha256:<hex>`.
     #[schemars(length(min = 1, max = 71))]
     pub digest: String,
@@ -283,6 +287,10 @@ pub struct GuestLeaseSpec {
     pub grace_seconds: i64,
     /// Seconds that its pods may run.
     pub active_deadline_seconds: i64,
+    /// Jurisdictions where its pods may run; absent = anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(max = 63)))]
+    pub residency: Option<Vec<String>>,
     /// Digest of the contract, as on the hub.
     #[schemars(length(min = 1, max = 71))]
     pub digest: String,

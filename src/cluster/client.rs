@@ -52,6 +52,9 @@ pub fn hardened(mut config: Config) -> Config {
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(5));
     config.write_timeout = Some(CALL);
+    // Bookmarks arrive every minute and watches are renewed after two: silence for longer is a
+    // dead connection.
+    config.read_timeout = Some(Duration::from_secs(130));
     config
 }
 

@@ -1,7 +1,10 @@
 //! Talking to any API server; knows nothing of GPUs.
 
+pub mod apply;
 pub mod client;
 pub mod error;
+pub mod watch;
 
 pub use client::{Access, connect, within};
 pub use error::{Error, Outcome, chain};
+pub use watch::Seen;

@@ -1,0 +1,1 @@
+//! The half that owns guests; no way out of the cluster.

@@ -1,0 +1,12 @@
+//! Every decision, as pure functions over plain data.
+//!
+//! Invariant: std only. No async, clock, randomness, logging or serde; time, policy and identity
+//! are arguments, and the same input gives the same output in any order.
+
+pub mod fit;
+pub mod indexes;
+pub mod lifecycle;
+pub mod model;
+pub mod nodes;
+pub mod placement;
+pub mod round;

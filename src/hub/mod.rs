@@ -1,0 +1,1 @@
+//! Runs once: watches jobs and pools, runs rounds, issues leases, reports status.

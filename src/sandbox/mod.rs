@@ -1,0 +1,1 @@
+//! Local control planes: a whole federation as processes on one machine.
