@@ -7,6 +7,7 @@
 pub mod conditions;
 pub mod convert;
 pub mod crds;
+pub mod digest;
 pub mod gpujob;
 pub mod gpulease;
 pub mod gpupool;
@@ -36,6 +37,8 @@ pub const MEMBER_NAMESPACE_PREFIX: &str = "member-";
 pub const HEARTBEAT_LEASE: &str = "member";
 /// `ConfigMap` in the hub's namespace that holds the hub's ID and incarnation.
 pub const HUB_CONFIG_MAP: &str = "idlewild-hub";
+/// The one `JoinRequest` of a member's namespace.
+pub const JOIN_REQUEST: &str = "join";
 /// Secret, here and there, with a join token; it dies at the first heartbeat.
 pub const JOIN_SECRET_HUB: &str = "join";
 /// The owner's copy of the join token, one key for each `HubGrant`.
