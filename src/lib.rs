@@ -5,5 +5,8 @@ pub mod api;
 pub mod cluster;
 pub mod commands;
 pub mod engine;
+pub mod http;
 pub mod hub;
+pub mod metrics;
 pub mod sandbox;
+pub mod telemetry;

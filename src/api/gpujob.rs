@@ -270,10 +270,10 @@ pub struct OnPodCondition {
     #[serde(rename = "type")]
     #[schemars(length(min = 1, max = 253))]
     pub type_: String,
-    /// `True` (default), `False` or `Unknown`.
+    /// `True`, the default and the only one: members report the conditions that are true.
     #[serde(default = "condition_true")]
-    #[x_kube(validation = Rule::new("self in ['True', 'False', 'Unknown']").message(
-        "podFailurePolicy onPodConditions.status must be True, False or Unknown"))]
+    #[x_kube(validation = Rule::new("self == 'True'").message(
+        "podFailurePolicy onPodConditions.status must be True; leave it out"))]
     #[schemars(length(max = 16))]
     pub status: String,
 }
