@@ -80,17 +80,23 @@ fn product(left: u32, right: u32) -> u64 {
     u64::from(left) * u64::from(right)
 }
 
+/// Whole replicas among `pods` if `lendable` GPUs may be taken in all.
+#[must_use]
+pub fn replicas(pods: u64, lendable: u64, replica: &Replica) -> u32 {
+    let by_nodes = pods.checked_div(u64::from(replica.size)).unwrap_or(0);
+    clamp(by_nodes.min(lendable.checked_div(replica.gpus()).unwrap_or(0)))
+}
+
 /// Replicas that fit now if `lendable` GPUs may be taken in all.
 #[must_use]
 pub fn room(shapes: &[Shape], lendable: u64, replica: &Replica) -> u32 {
-    let by_nodes = free_pods(shapes, replica).checked_div(u64::from(replica.size)).unwrap_or(0);
-    clamp(by_nodes.min(lendable.checked_div(replica.gpus()).unwrap_or(0)))
+    replicas(free_pods(shapes, replica), lendable, replica)
 }
 
 /// Whether one replica would fit if nothing else ran and `offered` GPUs were lent in all.
 #[must_use]
 pub fn could_ever_hold(shapes: &[Shape], offered: u64, replica: &Replica) -> bool {
-    replica.gpus() <= offered && pods_ever(shapes, replica) >= u64::from(replica.size.max(1))
+    replicas(pods_ever(shapes, replica), offered, replica) > 0
 }
 
 /// Free GPUs of the tightest node that holds the whole replica, if one does.

@@ -89,7 +89,11 @@ impl<'a> Book<'a> {
 #[derive(Clone, Copy, Debug)]
 struct Fits<'a> {
     ranked: Ranked<'a>,
+    /// Pods of it that fit on the nodes now.
+    pods: u64,
     room: u32,
+    /// Pods that fit on the nodes now on any equally wanted model, this one included.
+    alike: u64,
 }
 
 /// Pools that could take a request at some time, and how many could not, by reason.
@@ -139,9 +143,10 @@ enum Nodes {
 pub fn candidates<'a>(request: &'a Request, book: &Book<'a>) -> Candidates<'a> {
     let mut found = Candidates { able: Vec::new(), refusals: BTreeMap::new() };
     for (place, left) in book.pools.iter().enumerate() {
-        match lasting_refusal(request, left.id, left.pool) {
+        let possible = possible(request, left.pool);
+        match lasting_refusal(request, left.id, left.pool, &possible) {
             Some(why) => *found.refusals.entry(why).or_default() += 1,
-            None => found.able.push((place, possible(request, left.pool))),
+            None => found.able.push((place, possible)),
         }
     }
     found
@@ -170,7 +175,7 @@ pub fn place<'a>(
         let score = score(left, possible, &fits, dealt.min(fits.room));
         // Places rise with ids, so of equal scores the first one has the lowest id.
         if best.as_ref().is_none_or(|(least, _)| score < *least) {
-            let Fits { ranked: Ranked { replica, .. }, room } = fits;
+            let Fits { ranked: Ranked { replica, .. }, room, .. } = fits;
             best = Some((score, Choice { place: *place, replica, room }));
         }
     }
@@ -187,48 +192,52 @@ fn passing_refusal(demand: &Demand, left: &Left, answers: u32) -> Option<Refusal
 
 /// The replica that fits now: most wanted, then least room on nodes, then by name of its model.
 fn fitting<'a>(left: &Left, possible: &[Ranked<'a>]) -> Option<Fits<'a>> {
-    let fits = possible.iter().filter_map(|ranked| {
-        let room = fit::room(&left.shapes, left.lendable, &ranked.replica);
-        (room > 0).then_some(Fits { ranked: *ranked, room })
-    });
-    fits.min_by_key(|Fits { ranked, .. }| {
-        (ranked.rank, fit::free_pods(&left.shapes, &ranked.replica), ranked.replica.model)
-    })
+    let mut best: Option<Fits<'a>> = None;
+    for ranked in possible {
+        if best.as_ref().is_some_and(|best| best.ranked.rank < ranked.rank) {
+            break;
+        }
+        let pods = fit::free_pods(&left.shapes, &ranked.replica);
+        let room = fit::replicas(pods, left.lendable, &ranked.replica);
+        let alike = pods.saturating_add(best.as_ref().map_or(0, |best| best.alike));
+        match &mut best {
+            _ if room == 0 => {}
+            // Models come in the order of their names, so of equal room the first one stays.
+            Some(best) if best.pods <= pods => best.alike = alike,
+            _ => best = Some(Fits { ranked: *ranked, pods, room, alike }),
+        }
+    }
+    best
 }
 
 /// How good it is to give `count` replicas to the pool.
 fn score(left: &Left, possible: &[Ranked], fits: &Fits, count: u32) -> Score {
-    let Ranked { rank, replica } = &fits.ranked;
-    let (rank, gpus) = (*rank, u64::from(replica.need.gpus));
+    let Ranked { rank, replica, .. } = fits.ranked;
     if replica.size == 1 {
-        let slack = taken_share(left, possible, rank, gpus.saturating_mul(u64::from(count)));
+        let slack = taken_share(left, possible, fits, count);
         return Score { rank, nodes: Nodes::One, slack };
     }
-    match fit::tightest_node(&left.shapes, replica) {
+    match fit::tightest_node(&left.shapes, &replica) {
         Some(free) => {
             let slack = u64::from(free).saturating_sub(replica.gpus());
             Score { rank, nodes: Nodes::One, slack }
         }
         None => {
-            let free = fit::free_pods(&left.shapes, replica).saturating_mul(gpus);
-            let slack = free.min(left.lendable).saturating_sub(replica.gpus());
-            Score { rank, nodes: Nodes::Several, slack }
+            let free = fits.pods.saturating_mul(u64::from(replica.need.gpus)).min(left.lendable);
+            Score { rank, nodes: Nodes::Several, slack: free.saturating_sub(replica.gpus()) }
         }
     }
 }
 
-/// The share of the pool's GPUs of that rank that is taken once `gpus` more are.
-fn taken_share(left: &Left, possible: &[Ranked], rank: usize, gpus: u64) -> u64 {
-    let (mut free, mut all) = (0_u64, 0_u64);
-    for Ranked { replica, .. } in possible.iter().filter(|other| other.rank == rank) {
-        let each = u64::from(replica.need.gpus);
-        let now = fit::free_pods(&left.shapes, replica);
-        let ever = fit::pods_ever(&left.pool.shapes, replica);
-        free = free.saturating_add(now.saturating_mul(each));
-        all = all.saturating_add(ever.saturating_mul(each));
-    }
-    let all = u128::from(all.min(left.pool.offered)).max(1);
-    let kept = u128::from(free.min(left.lendable).saturating_sub(gpus));
+/// The share of the pool's equally wanted GPUs that is taken once `count` more replicas are.
+fn taken_share(left: &Left, possible: &[Ranked], fits: &Fits, count: u32) -> u64 {
+    let Ranked { rank, replica, .. } = fits.ranked;
+    let alike = possible.iter().filter(|other| other.rank == rank);
+    let ever = alike.fold(0_u64, |sum, other| sum.saturating_add(other.ever));
+    let gpus = |pods: u64| pods.saturating_mul(replica.gpus());
+    let all = u128::from(gpus(ever).min(left.pool.offered)).max(1);
+    let free = gpus(fits.alike).min(left.lendable);
+    let kept = u128::from(free.saturating_sub(gpus(u64::from(count))));
     u64::try_from(WHOLE.saturating_sub(kept * WHOLE / all)).unwrap_or(u64::MAX)
 }
 

@@ -22,6 +22,10 @@ pub const LEASED: u32 = 256;
 /// of its replicas: leases cost writes.
 const PARTS: u32 = 8;
 
+/// Requests whose candidates are remembered: a list holds every pool, so thousands of different
+/// requests over thousands of pools would not fit in memory.
+const REMEMBERED: usize = 64;
+
 /// Decides who gets what now, and why everybody else waits.
 #[must_use]
 pub fn round(snapshot: &Snapshot) -> Plan {
@@ -130,6 +134,9 @@ impl<'a> Round<'a> {
             return (leases, Some(known.clone()));
         }
         let part = if request.size > 1 { 1 } else { allowed.div_ceil(PARTS).min(LEASED) };
+        if self.candidates.len() >= REMEMBERED && !self.candidates.contains_key(request) {
+            self.candidates.clear();
+        }
         let book = &mut self.book;
         let able = self.candidates.entry(request).or_insert_with(|| candidates(request, book));
         let mut left = allowed;

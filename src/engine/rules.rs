@@ -6,17 +6,26 @@
 use std::collections::BTreeMap;
 
 use super::fit::{self, Replica};
-use super::model::{Closed, LabelRule, Pool, PoolId, Refusal, Request, Shape, Taint, Toleration};
+use super::model::{
+    Closed, LabelRule, ModelChoice, Pool, PoolId, Refusal, Request, Taint, Toleration,
+};
 
 /// A replica on a model, and how far down the list of wanted models that is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ranked<'a> {
     pub(super) rank: usize,
     pub(super) replica: Replica<'a>,
+    /// Pods of it that the pool would hold if nothing else ran.
+    pub(super) ever: u64,
 }
 
 /// The first rule that `pool` breaks and that nothing in a round can change.
-pub(super) fn lasting_refusal(request: &Request, id: &PoolId, pool: &Pool) -> Option<Refusal> {
+pub(super) fn lasting_refusal(
+    request: &Request,
+    id: &PoolId,
+    pool: &Pool,
+    possible: &[Ranked],
+) -> Option<Refusal> {
     if !in_affinity(request, id, &pool.labels) {
         return Some(Refusal::NotInAffinity);
     }
@@ -35,13 +44,13 @@ pub(super) fn lasting_refusal(request: &Request, id: &PoolId, pool: &Pool) -> Op
     if !pool.takes_batch {
         return Some(Refusal::TypeNotAllowed);
     }
-    if !request.models.is_empty() && !has_model(request, pool) {
+    if possible.is_empty() && !has_model(request, pool) {
         return Some(Refusal::NoMatchingModel);
     }
     if pool.notice_seconds < request.grace_seconds {
         return Some(Refusal::NoticeTooShort);
     }
-    if possible(request, pool).is_empty() {
+    if possible.is_empty() {
         return Some(Refusal::NeverFits);
     }
     pool.closed.map(|closed| match closed {
@@ -86,33 +95,35 @@ fn images_allowed(request: &Request, patterns: &[String]) -> bool {
     request.images.iter().all(|image| patterns.iter().any(|pattern| allows(pattern, image)))
 }
 
+/// Whether the pool has a wanted model at all; where any will do, it has.
 fn has_model(request: &Request, pool: &Pool) -> bool {
-    let choices = replicas(request, pool);
-    let accepted = |shape: &Shape| {
-        choices.iter().any(|choice| choice.replica.accepts(&shape.model, shape.gpu_memory))
+    let has = |choice: &ModelChoice| {
+        let replica = replica(request, &choice.model, choice.min_memory);
+        pool.shapes.iter().any(|shape| replica.accepts(&shape.model, shape.gpu_memory))
     };
-    pool.shapes.iter().any(accepted)
+    request.models.is_empty() || request.models.iter().any(has)
 }
 
-/// The replica on each model that the request may run on in the pool.
-fn replicas<'a>(request: &'a Request, pool: &'a Pool) -> Vec<Ranked<'a>> {
+fn replica<'a>(request: &Request, model: &'a str, min_memory: Option<u64>) -> Replica<'a> {
+    Replica { model, min_memory, need: request.need, size: request.size }
+}
+
+/// The replica on each model that the pool could hold if nothing else ran, most wanted first.
+pub(super) fn possible<'a>(request: &'a Request, pool: &'a Pool) -> Vec<Ranked<'a>> {
     let on = |rank, model, min_memory| {
-        let (need, size) = (request.need, request.size);
-        Ranked { rank, replica: Replica { model, min_memory, need, size } }
+        let replica = replica(request, model, min_memory);
+        let ever = fit::pods_ever(&pool.shapes, &replica);
+        let holds = fit::replicas(ever, pool.offered, &replica) > 0;
+        holds.then_some(Ranked { rank, replica, ever })
     };
     if !request.models.is_empty() {
         let models = request.models.iter().enumerate();
-        return models.map(|(rank, choice)| on(rank, &choice.model, choice.min_memory)).collect();
+        return models
+            .filter_map(|(rank, choice)| on(rank, &choice.model, choice.min_memory))
+            .collect();
     }
     let mut models: Vec<&str> = pool.shapes.iter().map(|shape| shape.model.as_str()).collect();
     models.sort_unstable();
     models.dedup();
-    models.into_iter().map(|model| on(0, model, None)).collect()
-}
-
-/// Those of them that the pool could hold if nothing else ran.
-pub(super) fn possible<'a>(request: &'a Request, pool: &'a Pool) -> Vec<Ranked<'a>> {
-    let mut possible = replicas(request, pool);
-    possible.retain(|ranked| fit::could_ever_hold(&pool.shapes, pool.offered, &ranked.replica));
-    possible
+    models.into_iter().filter_map(|model| on(0, model, None)).collect()
 }
