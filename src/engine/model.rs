@@ -185,6 +185,8 @@ pub struct Pool {
     pub notice_seconds: u64,
     /// Serial of the member's books that `shapes` counts up to.
     pub serial: i64,
+    /// GPUs that it lends when nothing is taken: those of its nodes, at most `maxGpus`.
+    pub offered: u64,
     /// GPUs that guests may still take, by `maxGpus` and the reserve.
     pub lendable: u64,
     /// What is free.
