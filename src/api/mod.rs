@@ -14,6 +14,7 @@ pub mod gpuqueue;
 pub mod gpus;
 pub mod grant;
 pub mod member;
+pub mod quantity;
 pub mod template;
 
 pub use gpujob::{GpuJob, GpuJobSpec, GpuJobStatus};
