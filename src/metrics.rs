@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use prometheus::{
-    Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::cluster::counting::Count;
 
@@ -12,7 +10,10 @@ use crate::cluster::counting::Count;
 ///
 /// # Panics
 /// If a name is used twice, which is a mistake of ours that every start shows.
-fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
+fn register<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> C {
     registry.register(Box::new(collector.clone())).expect("each metric is registered once");
     collector
 }
@@ -67,7 +68,8 @@ fn registry_counter(registry: &Registry) -> Option<IntCounterVec> {
 #[must_use]
 pub fn registry(part: &str) -> Registry {
     let registry = Registry::new();
-    let build = gauge(&registry, "idlewild_build_info", "1, by version and part.", &["version", "part"]);
+    let build =
+        gauge(&registry, "idlewild_build_info", "1, by version and part.", &["version", "part"]);
     build.with_label_values(&[env!("CARGO_PKG_VERSION"), part]).set(1);
     let process = prometheus::process_collector::ProcessCollector::for_self();
     registry.register(Box::new(process)).expect("each metric is registered once");

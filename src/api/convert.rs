@@ -19,9 +19,6 @@ use crate::engine::model::{
 
 pub mod record;
 
-/// Seconds between notice and kill where the template says nothing, as in Kubernetes.
-const DEFAULT_GRACE_SECONDS: u64 = 30;
-
 impl From<EpochRef> for Epoch {
     fn from(epoch: EpochRef) -> Self {
         Self { incarnation: epoch.incarnation, attempt: epoch.attempt }
@@ -63,7 +60,7 @@ pub fn asked(job: &GpuJob) -> Result<Asked, Vec<String>> {
     let spec = &job.spec;
     let mut wrong = template::violations(&spec.template, spec.gpu.count);
     let gpus = u32::try_from(spec.gpu.count).unwrap_or(0);
-    let need = template::need(&spec.template).unwrap_or_else(|problems| {
+    let need = template::need(&spec.template, spec.gpu.count).unwrap_or_else(|problems| {
         wrong.extend(problems);
         template::Need::default()
     });
@@ -78,7 +75,7 @@ pub fn asked(job: &GpuJob) -> Result<Asked, Vec<String>> {
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    let need = PodNeed { gpus, milli_cpu: need.milli_cpu, memory: need.memory };
+    let need = PodNeed { gpus, milli_cpu: need.milli_cpu, memory: need.memory_bytes };
     let request = Request { need, models, labels, ..request(job) };
     Ok(Asked { terms: terms(job), request })
 }
@@ -134,15 +131,9 @@ fn request(job: &GpuJob) -> Request {
         tolerations: placement.cluster_tolerations.iter().map(toleration).collect(),
         residency: spec.data.as_ref().map(|data| data.residency.iter().cloned().collect()),
         images: template::images(&spec.template),
-        grace_seconds: grace_seconds(&spec.template),
+        grace_seconds: u64::try_from(template::grace_seconds(&spec.template)).unwrap_or(0),
         ..Request::default()
     }
-}
-
-/// Seconds between notice and kill that a template wants.
-#[must_use]
-pub fn grace_seconds(template: &serde_json::Value) -> u64 {
-    template["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap_or(DEFAULT_GRACE_SECONDS)
 }
 
 fn toleration(toleration: &ClusterToleration) -> Toleration {
@@ -249,6 +240,7 @@ pub fn pool(pool: &GpuPool, member: &MemberCluster) -> Pool {
             .is_none_or(|types| types.contains(&super::gpujob::JobType::Batch)),
         notice_seconds: u64::try_from(pool.spec.offer.notice_seconds).unwrap_or(0),
         serial: status.serial,
+        offered: u64::try_from(status.gpus.offered).unwrap_or(0),
         lendable: u64::try_from(status.gpus.free).unwrap_or(0),
         shapes: status.shapes.iter().map(shape).collect(),
     }

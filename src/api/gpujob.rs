@@ -138,6 +138,7 @@ pub struct GpuJobSpec {
 }
 
 /// A schema that keeps every field: the pod template outlives what this build knows of pods.
+#[must_use]
 pub fn open_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
 }

@@ -108,9 +108,24 @@ mod tests {
             (Method::GET, "/api/v1/namespaces".to_owned(), "", "list namespaces"),
             (Method::GET, "/api/v1/namespaces/x".to_owned(), "", "get namespaces"),
             (Method::GET, format!("{group}/gpujobs"), "watch=true", "watch gpujobs"),
-            (Method::PATCH, format!("{group}/namespaces/a/gpujobs/b/status"), "", "patch gpujobs/status"),
-            (Method::DELETE, format!("{group}/namespaces/a/gpuleases"), "", "deletecollection gpuleases"),
-            (Method::POST, "/api/v1/namespaces/a/serviceaccounts/b/token".to_owned(), "", "create serviceaccounts/token"),
+            (
+                Method::PATCH,
+                format!("{group}/namespaces/a/gpujobs/b/status"),
+                "",
+                "patch gpujobs/status",
+            ),
+            (
+                Method::DELETE,
+                format!("{group}/namespaces/a/gpuleases"),
+                "",
+                "deletecollection gpuleases",
+            ),
+            (
+                Method::POST,
+                "/api/v1/namespaces/a/serviceaccounts/b/token".to_owned(),
+                "",
+                "create serviceaccounts/token",
+            ),
         ];
         for (method, path, query, want) in cases {
             let (verb, resource) = named(&method, &path, query);

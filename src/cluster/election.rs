@@ -74,8 +74,9 @@ impl Election {
     ) -> Result<bool, Error> {
         let Some(lease) = within("read election", self.api.get_opt(&self.name)).await? else {
             let lease = self.claim(ObjectMeta::default(), 0);
-            let made = within("create election", self.api.create(&PostParams::default(), &lease));
-            return won(made.await.map(drop));
+            let params = PostParams::default();
+            let made = within("create election", self.api.create(&params, &lease)).await;
+            return won(made.map(drop));
         };
         let spec = lease.spec.clone().unwrap_or_default();
         let renewed = spec.renew_time.clone();

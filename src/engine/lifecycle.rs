@@ -271,7 +271,9 @@ pub fn advance(
 ) -> Advance {
     let mut next = Advance { record: record.clone(), ..Advance::default() };
     for allocation in std::mem::take(&mut next.record.allocations) {
-        fold(terms, &mut next, allocation, leases, &is_lost, now);
+        let lost = is_lost(&allocation.pool.member);
+        let lease = leases.get(&allocation.epoch);
+        fold(terms, &mut next, allocation, Sighting { lease, lost, now });
     }
     judge(terms, &mut next.record, now);
     tidy(terms, &mut next, leases, now);
@@ -297,17 +299,17 @@ fn wake(wake_at: &mut Option<i64>, at: i64) {
     *wake_at = Some(wake_at.map_or(at, |before| before.min(at)));
 }
 
-/// Takes into the record what became of one allocation; keeps it while it is live.
-fn fold(
-    terms: &Terms,
-    next: &mut Advance,
-    mut allocation: Allocation,
-    leases: &BTreeMap<Epoch, Lease>,
-    is_lost: &impl Fn(&str) -> bool,
+/// What is seen of an allocation.
+struct Sighting<'a> {
+    lease: Option<&'a Lease>,
+    lost: bool,
     now: i64,
-) {
-    let lost = is_lost(&allocation.pool.member);
-    let Some(lease) = leases.get(&allocation.epoch) else {
+}
+
+/// Takes into the record what became of one allocation; keeps it while it is live.
+fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sighting) {
+    let Sighting { lease, lost, now } = seen;
+    let Some(lease) = lease else {
         if lost {
             end(terms, &mut next.record, &allocation, &Lease::default(), ("ClusterLost", now));
             return;
@@ -329,7 +331,13 @@ fn fold(
     }
     if lease.stage == Stage::Released {
         let reason = if lease.end_reason.is_empty() { "Unknown" } else { &lease.end_reason };
-        return end(terms, &mut next.record, &allocation, lease, (reason, lease.end.unwrap_or(now)));
+        return end(
+            terms,
+            &mut next.record,
+            &allocation,
+            lease,
+            (reason, lease.end.unwrap_or(now)),
+        );
     }
     next.record.allocations.push(allocation);
 }
@@ -369,7 +377,8 @@ fn settle(
         record.ran.retain(|index, _| !indexes.contains(*index));
         return;
     }
-    let ran = if group.reason == "DeadlineExceeded" { allocation.deadline_seconds } else { seconds };
+    let ran =
+        if group.reason == "DeadlineExceeded" { allocation.deadline_seconds } else { seconds };
     for index in indexes.iter() {
         *record.ran.entry(index).or_default() += ran;
     }
@@ -475,7 +484,8 @@ fn end(
 /// Decides whether the job is over; it is only once nothing of it holds a lease.
 fn judge(terms: &Terms, record: &mut Record, now: i64) {
     if record.completed.len() >= terms.completions {
-        let message = format!("{} of {} replicas succeeded", record.completed.len(), terms.completions);
+        let message =
+            format!("{} of {} replicas succeeded", record.completed.len(), terms.completions);
         record.verdict = Some(Verdict { reason: SUCCEEDED.into(), message });
     } else if record.failures > terms.backoff_limit {
         let (failures, limit) = (record.failures, terms.backoff_limit);
@@ -507,7 +517,8 @@ fn tidy(terms: &Terms, next: &mut Advance, leases: &BTreeMap<Epoch, Lease>, now:
             // Its member will answer.
         } else if let Some(reason) = ending {
             next.steps.push(Step::Withdraw(lease.epoch, reason));
-        } else if lease.stage == Stage::Unanswered && unanswered_too_long(&next.record, lease, now) {
+        } else if lease.stage == Stage::Unanswered && unanswered_too_long(&next.record, lease, now)
+        {
             next.steps.push(Step::WithdrawUnanswered(lease.epoch));
         }
     }

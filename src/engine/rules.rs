@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::fit::{self, Replica};
-use super::model::{
-    Closed, LabelRule, ModelChoice, Pool, PoolId, Refusal, Request, Taint, Toleration,
-};
+use super::model::{Closed, ModelChoice, Pool, PoolId, Refusal, Request, Taint, Toleration};
 
 /// A replica on a model, and how far down the list of wanted models that is.
 #[derive(Clone, Copy, Debug)]
@@ -62,15 +60,9 @@ pub(super) fn lasting_refusal(
 
 fn in_affinity(request: &Request, id: &PoolId, labels: &BTreeMap<String, String>) -> bool {
     let wanted = request.members.is_empty() || request.members.contains(&id.member);
-    let matches = |rule: &LabelRule| match rule {
-        LabelRule::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
-        LabelRule::NotIn(key, values) => {
-            labels.get(key).is_none_or(|value| !values.contains(value))
-        }
-        LabelRule::Exists(key) => labels.contains_key(key),
-        LabelRule::Absent(key) => !labels.contains_key(key),
-    };
-    wanted && !request.excluded.contains(&id.member) && request.labels.iter().all(matches)
+    wanted
+        && !request.excluded.contains(&id.member)
+        && request.labels.iter().all(|rule| rule.holds(labels))
 }
 
 fn tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {

@@ -16,7 +16,7 @@ const SILENT_AFTER: Duration = Duration::from_secs(SILENT_AFTER_SECONDS);
 
 /// Silence of one member.
 #[derive(Clone, Debug, Default)]
-pub struct Silence {
+pub(super) struct Silence {
     renewed: Option<Timestamp>,
     heard: Option<Instant>,
     before: Duration,
@@ -24,7 +24,7 @@ pub struct Silence {
 
 impl Silence {
     /// Takes in a heartbeat; `persisted` is what a former leader counted. True if it is news.
-    pub fn heard(
+    pub(super) fn heard(
         &mut self,
         renewed: Option<Timestamp>,
         persisted: Option<i64>,
@@ -43,25 +43,25 @@ impl Silence {
 
     /// Whether it was ever heard.
     #[must_use]
-    pub fn was_heard(&self) -> bool {
+    pub(super) fn was_heard(&self) -> bool {
         self.heard.is_some()
     }
 
     /// How long it has been silent; `None` if it was never heard.
     #[must_use]
-    pub fn lasts(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn lasts(&self, now: Instant) -> Option<Duration> {
         self.heard.map(|heard| self.before + now.saturating_duration_since(heard))
     }
 
     /// Whether it is silent; one that was never heard is.
     #[must_use]
-    pub fn is_silent(&self, now: Instant) -> bool {
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
         self.lasts(now).is_none_or(|lasts| lasts > SILENT_AFTER)
     }
 
     /// When time alone changes something: it falls silent, or its silence is persisted again.
     #[must_use]
-    pub fn next_look(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn next_look(&self, now: Instant) -> Option<Instant> {
         let heard = self.heard?;
         Some(match self.is_silent(now) {
             false => heard + (SILENT_AFTER + Duration::from_millis(1)).saturating_sub(self.before),
@@ -71,7 +71,7 @@ impl Silence {
 
     /// Seconds of silence to persist, in steps of 15; `None` while it is not silent.
     #[must_use]
-    pub fn persisted(&self, now: Instant) -> Option<i64> {
+    pub(super) fn persisted(&self, now: Instant) -> Option<i64> {
         let lasts = self.lasts(now).filter(|_| self.is_silent(now))?;
         let step = PERSISTED_EVERY.as_secs();
         i64::try_from(lasts.as_secs() / step * step).ok()

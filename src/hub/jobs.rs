@@ -8,49 +8,49 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use super::words;
+use crate::api::GpuJob;
 use crate::api::conditions::{self, Claim};
 use crate::api::convert::record;
 use crate::api::gpujob::{Allocation, GpuJobStatus, Phase, ReplicaCounts, Summary};
 use crate::api::gpulease::{GpuLeaseStatus, LeasePhase};
-use crate::api::{GpuJob, reasons};
 use crate::engine::lifecycle::{Record, SUCCEEDED};
 use crate::engine::model::Epoch;
 
 /// What a job waits for, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wait {
+pub(super) struct Wait {
     /// Reason of the condition.
-    pub reason: &'static str,
+    pub(super) reason: &'static str,
     /// Whether quota is what is missing; otherwise it is a place.
-    pub for_quota: bool,
+    pub(super) for_quota: bool,
     /// One sentence.
-    pub message: String,
+    pub(super) message: String,
 }
 
 /// Everything that a status is made of.
 #[derive(Debug)]
-pub struct Sight<'a> {
+pub(super) struct Sight<'a> {
     /// The job as it is stored.
-    pub job: &'a GpuJob,
+    pub(super) job: &'a GpuJob,
     /// What is on record of it from now on.
-    pub record: &'a Record,
+    pub(super) record: &'a Record,
     /// Incarnation of the hub.
-    pub incarnation: u32,
+    pub(super) incarnation: u32,
     /// What its members report.
-    pub leases: &'a BTreeMap<Epoch, GpuLeaseStatus>,
+    pub(super) leases: &'a BTreeMap<Epoch, GpuLeaseStatus>,
     /// Its queue.
-    pub queue: &'a str,
+    pub(super) queue: &'a str,
     /// Why some of it waits.
-    pub wait: Option<Wait>,
+    pub(super) wait: Option<Wait>,
     /// Members of it that are silent.
-    pub silent: &'a BTreeSet<String>,
+    pub(super) silent: &'a BTreeSet<String>,
     /// Now.
-    pub now: Timestamp,
+    pub(super) now: Timestamp,
 }
 
 /// The status that `sight` adds up to.
 #[must_use]
-pub fn status(sight: &Sight<'_>) -> GpuJobStatus {
+pub(super) fn status(sight: &Sight<'_>) -> GpuJobStatus {
     let mut status = sight.job.status.clone().unwrap_or_default();
     let generation = sight.job.metadata.generation;
     status.observed_generation = generation;
@@ -134,7 +134,7 @@ fn summary(sight: &Sight<'_>, status: &GpuJobStatus) -> Summary {
         gpus: at_once * i64::from(spec.size) * i64::from(spec.gpu.count),
         clusters: status.clusters.join(","),
         queue: sight.queue.to_owned(),
-        reason: words::reason(sight, status).to_owned(),
+        reason: words::reason(sight, status),
         epoch: latest
             .map(|attempt| Epoch { incarnation: status.incarnation, attempt })
             .map(|epoch| format!("{}.{}", epoch.incarnation, epoch.attempt))
@@ -148,7 +148,7 @@ fn summary(sight: &Sight<'_>, status: &GpuJobStatus) -> Summary {
 /// between allocation and running only if they last: each write costs the API server what a whole
 /// placement costs us.
 #[must_use]
-pub fn patience(old: &GpuJobStatus, new: &GpuJobStatus) -> Duration {
+pub(super) fn patience(old: &GpuJobStatus, new: &GpuJobStatus) -> Duration {
     let live = |status: &GpuJobStatus| -> Vec<_> {
         status.allocations.iter().map(|allocation| allocation.epoch).collect()
     };
@@ -162,18 +162,19 @@ pub fn patience(old: &GpuJobStatus, new: &GpuJobStatus) -> Duration {
         Duration::ZERO
     } else if unhurried(old.phase) && unhurried(new.phase) {
         Duration::from_secs(5)
-    } else if old.phase != new.phase || truth(old) != truth(new) {
-        Duration::ZERO
-    } else if counts(old) == counts(new) && old.summary.reason != new.summary.reason {
+    } else if old.phase != new.phase
+        || truth(old) != truth(new)
+        || (counts(old) == counts(new) && old.summary.reason != new.summary.reason)
+    {
         Duration::ZERO
     } else {
         Duration::from_secs(1)
     }
 }
 
-/// A false condition that says why, for a job that is not what it must be.
+/// A condition; a true one's reason is its type.
 #[must_use]
-pub fn claim<'a>(
+pub(super) fn claim<'a>(
     type_: &'a str,
     truth: bool,
     reason: &'a str,

@@ -6,20 +6,20 @@ use kube::api::ObjectMeta;
 use super::state::namespace_of;
 use crate::api::digest::digest;
 use crate::api::gpulease::{GpuLease, GpuLeaseSpec, JobReference, LeasedGpu};
-use crate::api::{GpuJob, LABEL_JOB_UID, LABEL_LEASE, convert};
+use crate::api::{GpuJob, LABEL_JOB_UID, LABEL_LEASE, template};
 use crate::engine::lifecycle::Allocation;
 use crate::engine::model::Epoch;
 
 /// Name of the lease of an attempt.
 #[must_use]
-pub fn name(job_uid: &str, epoch: Epoch) -> String {
+pub(super) fn name(job_uid: &str, epoch: Epoch) -> String {
     format!("{job_uid}-{}-{}", epoch.incarnation, epoch.attempt)
 }
 
 /// The lease of `allocation`: a function of it and of what cannot change of the job, so that
 /// whoever completes it makes the same.
 #[must_use]
-pub fn build(job: &GpuJob, allocation: &Allocation, hub_id: &str) -> GpuLease {
+pub(super) fn build(job: &GpuJob, allocation: &Allocation, hub_id: &str) -> GpuLease {
     let uid = job.uid().unwrap_or_default();
     let name = name(&uid, allocation.epoch);
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -36,7 +36,7 @@ pub fn build(job: &GpuJob, allocation: &Allocation, hub_id: &str) -> GpuLease {
         indexes: allocation.indexes.to_string(),
         size: job.spec.size,
         gpu: LeasedGpu { count: job.spec.gpu.count, model: allocation.model.clone() },
-        grace_seconds: signed(convert::grace_seconds(&job.spec.template)),
+        grace_seconds: template::grace_seconds(&job.spec.template),
         active_deadline_seconds: signed(allocation.deadline_seconds),
         residency: job.spec.data.as_ref().map(|data| data.residency.clone()),
         digest: String::new(),

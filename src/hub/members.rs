@@ -8,6 +8,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use tracing::info;
 
+use super::jobs::claim;
 use super::revoke;
 use super::state::{Answer, State, namespace_of};
 use super::work::{Hand, delay};
@@ -26,7 +27,7 @@ const JOINED: &str = "Joined";
 
 /// Writes for one member, in order.
 #[derive(Debug)]
-pub struct MemberWork {
+pub(super) struct MemberWork {
     member: MemberCluster,
     clean_invitation: bool,
     status: Option<MemberClusterStatus>,
@@ -34,10 +35,11 @@ pub struct MemberWork {
 }
 
 /// What is to be written of members that changed, or whose time has come.
-pub fn decide(state: &mut State, now: Instant, wall: Timestamp) -> Vec<MemberWork> {
+pub(super) fn decide(state: &mut State, now: Instant, wall: Timestamp) -> Vec<MemberWork> {
     let mut looked = std::mem::take(&mut state.dirty_members);
     looked.extend(due(state, now));
-    let leaving = state.members.iter().map(|(_, member)| member).filter(|member| is_leaving(member));
+    let leaving =
+        state.members.iter().map(|(_, member)| member).filter(|member| is_leaving(member));
     looked.extend(leaving.map(ResourceExt::name_any));
     let mut all = Vec::new();
     for name in looked {
@@ -85,9 +87,8 @@ fn one(
     let old = member.status.clone().unwrap_or_default();
     let new = status(state, &member, now, wall);
     let joined = |status: &MemberClusterStatus| conditions::is_true(&status.conditions, JOINED);
-    let ready = |status: &MemberClusterStatus| {
-        conditions::is_true(&status.conditions, reasons::READY)
-    };
+    let ready =
+        |status: &MemberClusterStatus| conditions::is_true(&status.conditions, reasons::READY);
     if ready(&old) != ready(&new) {
         info!(member = member.name_any(), ready = ready(&new), "member changed");
         state.everything_if(true);
@@ -133,24 +134,24 @@ fn status(
     let silence = state.silence.get(&name);
     let mut status = member.status.clone().unwrap_or_default();
     let pools: Vec<_> = state.pools.iter().filter(|(key, _)| key.0 == namespace).collect();
-    let offered = |pool: &crate::api::GpuPool| {
-        pool.status.as_ref().map_or(0, |status| status.gpus.offered)
-    };
+    let offered =
+        |pool: &crate::api::GpuPool| pool.status.as_ref().map_or(0, |status| status.gpus.offered);
     status.observed_generation = member.metadata.generation;
     status.pools = i64::try_from(pools.len()).unwrap_or(i64::MAX);
     status.gpus = pools.iter().map(|(_, pool)| offered(pool)).sum();
     status.silent_seconds = silence.and_then(|silence| silence.persisted(now));
     let join = state.joins.get(&(namespace.clone(), "join".to_owned()));
-    let version = pools.iter().find_map(|(_, pool)| {
-        pool.status.as_ref().map(|status| status.agent_version.clone())
-    });
+    let version = pools
+        .iter()
+        .find_map(|(_, pool)| pool.status.as_ref().map(|status| status.agent_version.clone()));
     status.agent_version =
         version.or_else(|| join.map(|join| join.spec.agent_version.clone())).unwrap_or_default();
     status.namespace = namespace;
     let heard = silence.is_some_and(super::heartbeats::Silence::was_heard);
     let joined = heard || conditions::is_true(&status.conditions, JOINED);
     let asked = join.map(|join| join.spec.fingerprint.as_str());
-    for claim in claims(member, joined, asked, silence.is_none_or(|silence| silence.is_silent(now))) {
+    for claim in claims(member, joined, asked, silence.is_none_or(|silence| silence.is_silent(now)))
+    {
         conditions::set(&mut status.conditions, claim, member.metadata.generation, wall);
     }
     status
@@ -163,7 +164,6 @@ fn claims(
     silent: bool,
 ) -> Vec<Claim<'static>> {
     let name = member.name_any();
-    let claim = super::jobs::claim;
     let accepted = member.spec.accepted;
     let waits = match asked {
         Some(fingerprint) => format!(
@@ -174,7 +174,9 @@ fn claims(
     };
     let ready = match (accepted, joined, silent) {
         _ if is_leaving(member) => claim(reasons::READY, false, "Leaving", "it is leaving"),
-        (false, ..) => claim(reasons::READY, false, "NotAccepted", "an operator has not accepted it"),
+        (false, ..) => {
+            claim(reasons::READY, false, "NotAccepted", "an operator has not accepted it")
+        }
         (_, false, _) => claim(reasons::READY, false, "NotJoined", "no heartbeat yet"),
         (_, _, true) => {
             let limit = crate::api::SILENT_AFTER_SECONDS;
@@ -197,7 +199,7 @@ fn claims(
 
 impl Hand {
     /// Carries out writes for a member.
-    pub async fn member(&self, work: MemberWork) {
+    pub(super) async fn member(&self, work: MemberWork) {
         let name = work.member.name_any();
         let again = match self.write_member(work).await {
             Ok(()) => None,

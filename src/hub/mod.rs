@@ -111,8 +111,8 @@ pub async fn run(
         () = hub.run(receiver, leader) => Ok(()),
         () = held => Err(Error::Unfit { reason: "leadership was lost; start again".into() }),
         () = watches => Ok(()),
-        served = server => Err(Error::Unfit {
-            reason: format!("cannot serve on {}: {served:?}", settings.listen),
+        ended = server => Err(Error::Unfit {
+            reason: format!("cannot serve on {}: {ended:?}", settings.listen),
         }),
         () = stop => Ok(()),
     };
@@ -361,8 +361,13 @@ impl Hand {
     async fn queue(&self, queue: crate::api::GpuQueue, status: crate::api::GpuQueueStatus) {
         let api = Api::all(self.client.clone());
         let old = queue.status.clone();
-        let written =
-            crate::cluster::apply::status(&api, &queue, old.as_ref(), &status, "write queue status");
+        let written = crate::cluster::apply::status(
+            &api,
+            &queue,
+            old.as_ref(),
+            &status,
+            "write queue status",
+        );
         match written.await {
             Ok(Some(fresh)) => self.tell(Answer::Queue(Box::new(fresh))).await,
             Ok(None) => {}

@@ -12,7 +12,7 @@ use crate::api::convert::millis;
 use crate::metrics::Hub;
 
 /// Counts what a decided write tells: evictions, and how long a job waited for its first place.
-pub fn work(metrics: &Hub, work: &Work, wall: Timestamp) {
+pub(super) fn work(metrics: &Hub, work: &Work, wall: Timestamp) {
     let Work::Job(work) = work else { return };
     let (Some(new), old) = (&work.status, work.job.status.clone().unwrap_or_default()) else {
         return;
@@ -25,7 +25,8 @@ pub fn work(metrics: &Hub, work: &Work, wall: Timestamp) {
     if old.next_attempt == 0 && new.next_attempt > 0 {
         let created = work.job.creation_timestamp().map_or(0, |time| millis(&time));
         let waited = u32::try_from((wall.as_millisecond() - created).max(0)).unwrap_or(u32::MAX);
-        metrics.placement_seconds.observe(f64::from(waited) / 1000.0);
+        let waited = std::time::Duration::from_millis(waited.into());
+        metrics.placement_seconds.observe(waited.as_secs_f64());
     }
 }
 
@@ -51,7 +52,7 @@ fn bounded(reason: &str) -> &str {
 }
 
 /// Shows what is known now.
-pub fn state(metrics: &Hub, state: &State, now: Instant) {
+pub(super) fn state(metrics: &Hub, state: &State, now: Instant) {
     let mut waiting: BTreeMap<String, i64> = BTreeMap::new();
     for (_, job) in state.jobs.iter() {
         let summary = job.status.as_ref().map(|status| &status.summary);

@@ -15,7 +15,7 @@ const DEFAULT: &str = "default";
 
 /// The queue of `job`: the named one, else the first by name that takes its namespace and is not
 /// `default`, else `default`. `Err` carries the name that does not do.
-pub fn of<'a>(state: &'a State, job: &GpuJob) -> Result<&'a GpuQueue, String> {
+pub(super) fn of<'a>(state: &'a State, job: &GpuJob) -> Result<&'a GpuQueue, String> {
     let namespace = job.namespace().unwrap_or_default();
     let key = |name: &str| (String::new(), name.to_owned());
     let labels = state.namespaces.get(&key(&namespace)).map(|space| space.labels().clone());
@@ -25,7 +25,8 @@ pub fn of<'a>(state: &'a State, job: &GpuJob) -> Result<&'a GpuQueue, String> {
         return named.ok_or_else(|| name.clone());
     }
     let others = state.queues.iter().map(|(_, queue)| queue);
-    let found = others.filter(|queue| queue.name_any() != DEFAULT).find(|queue| takes(queue, &labels));
+    let found =
+        others.filter(|queue| queue.name_any() != DEFAULT).find(|queue| takes(queue, &labels));
     let default = || state.queues.get(&key(DEFAULT)).filter(|queue| takes(queue, &labels));
     found.or_else(default).ok_or_else(|| DEFAULT.to_owned())
 }
@@ -37,7 +38,7 @@ fn takes(queue: &GpuQueue, labels: &BTreeMap<String, String>) -> bool {
 
 /// GPUs that the jobs of each queue hold.
 #[must_use]
-pub fn used(state: &State) -> BTreeMap<&str, u64> {
+pub(super) fn used(state: &State) -> BTreeMap<&str, u64> {
     let mut used = BTreeMap::new();
     for notes in state.notes.values().filter(|notes| notes.held_gpus > 0) {
         *used.entry(notes.queue.as_str()).or_default() += notes.held_gpus;
@@ -47,13 +48,14 @@ pub fn used(state: &State) -> BTreeMap<&str, u64> {
 
 /// The status of `queue`.
 #[must_use]
-pub fn status(state: &State, queue: &GpuQueue) -> GpuQueueStatus {
+pub(super) fn status(state: &State, queue: &GpuQueue) -> GpuQueueStatus {
     let name = queue.name_any();
     let mine = || state.notes.values().filter(|notes| notes.queue == name && !notes.finished);
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     GpuQueueStatus {
         observed_generation: queue.metadata.generation,
-        used_gpus: i64::try_from(used(state).get(name.as_str()).copied().unwrap_or(0)).unwrap_or(i64::MAX),
+        used_gpus: i64::try_from(used(state).get(name.as_str()).copied().unwrap_or(0))
+            .unwrap_or(i64::MAX),
         pending: count(mine().filter(|notes| notes.waits).count()),
         admitted: count(mine().filter(|notes| !notes.waits && notes.held_gpus > 0).count()),
     }
@@ -61,13 +63,13 @@ pub fn status(state: &State, queue: &GpuQueue) -> GpuQueueStatus {
 
 /// Whether what runs in `queue` must go.
 #[must_use]
-pub fn drains(queue: &GpuQueue) -> bool {
+pub(super) fn drains(queue: &GpuQueue) -> bool {
     queue.spec.stop_policy == StopPolicy::HoldAndDrain
 }
 
 /// Why a queue keeps a job waiting, in words; `None` if it is not the queue.
 #[must_use]
-pub fn refusal(waiting: &Waiting, queue: &str) -> Option<(&'static str, String)> {
+pub(super) fn refusal(waiting: &Waiting, queue: &str) -> Option<(&'static str, String)> {
     use crate::api::reasons;
     Some(match waiting {
         Waiting::QueueHeld => (

@@ -24,24 +24,24 @@ use crate::engine::model::{Demand, Epoch, JobId, Placement, Plan, PoolId, Waitin
 use crate::engine::round;
 
 /// A waiting job's message is rewritten at most this often while its reasons stay the same.
-const REWORDED_AFTER: Duration = Duration::from_secs(60);
+const REWORDED_AFTER: Duration = Duration::from_mins(1);
 
 /// Who this hub is.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub(super) struct Identity {
     /// Its configured ID.
-    pub id: String,
+    pub(super) id: String,
     /// Its incarnation.
-    pub incarnation: u32,
+    pub(super) incarnation: u32,
 }
 
 /// Now, by both clocks.
 #[derive(Clone, Copy, Debug)]
-pub struct Now {
+pub(super) struct Now {
     /// For what is measured.
-    pub instant: Instant,
+    pub(super) instant: Instant,
     /// For what is written.
-    pub wall: Timestamp,
+    pub(super) wall: Timestamp,
 }
 
 /// A job under consideration.
@@ -54,7 +54,7 @@ struct Pass {
 }
 
 /// Decides everything that follows from what is known; remembers it as promised.
-pub fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Work> {
+pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Work> {
     if snapshot::settle_promises(state) {
         state.capacity_changed = true;
     }
@@ -112,7 +112,8 @@ fn retire(state: &State, id: &JobId) -> Vec<Work> {
 
 fn seen_leases(state: &State, id: &JobId) -> BTreeMap<Epoch, lifecycle::Lease> {
     let keys = state.leases_of.get(id).into_iter().flatten();
-    let seen = keys.filter_map(|(epoch, key)| Some((*epoch, convert::lease(state.leases.get(key)?))));
+    let seen =
+        keys.filter_map(|(epoch, key)| Some((*epoch, convert::lease(state.leases.get(key)?))));
     seen.collect()
 }
 
@@ -145,8 +146,7 @@ fn pass(state: &mut State, id: JobId, job: GpuJob, now: Now, work: &mut Vec<Work
         .collect();
     let leases = seen_leases(state, &id);
     let is_lost = |member: &str| lost.contains(member);
-    let advance =
-        lifecycle::advance(&terms, &record, &leases, is_lost, now.wall.as_millisecond());
+    let advance = lifecycle::advance(&terms, &record, &leases, is_lost, now.wall.as_millisecond());
     Pass { id, job, asked, queue, advance }
 }
 
@@ -440,13 +440,7 @@ fn status(
 }
 
 /// Notes what later passes need.
-fn note(
-    state: &mut State,
-    pass: &Pass,
-    wait: Option<&Wait>,
-    waiting: Option<&Waiting>,
-    now: Now,
-) {
+fn note(state: &mut State, pass: &Pass, wait: Option<&Wait>, waiting: Option<&Waiting>, now: Now) {
     let gpus = pass.asked.as_ref().as_ref().map_or(0, |asked| asked.terms.gpus);
     let held = gpus * u64::from(pass.advance.record.live().len());
     let notes: &mut Notes = state.notes.entry(pass.id.clone()).or_default();
@@ -507,7 +501,7 @@ fn schedule(
 }
 
 /// Counts what is on record as promised: once, when work begins.
-pub fn recall_promises(state: &mut State) {
+pub(super) fn recall_promises(state: &mut State) {
     let jobs: Vec<GpuJob> = state.jobs.iter().map(|(_, job)| job.clone()).collect();
     for job in jobs {
         let id = JobId(job.uid().unwrap_or_default());
@@ -524,4 +518,3 @@ pub fn recall_promises(state: &mut State) {
         }
     }
 }
-

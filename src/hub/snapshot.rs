@@ -17,7 +17,12 @@ use crate::engine::model::{Closed, Demand, Epoch, JobId, Pool, PoolId, Queue, Sn
 
 /// The snapshot with `demands`.
 #[must_use]
-pub fn snapshot(state: &State, demands: Vec<Demand>, now: Instant, wall: Timestamp) -> Snapshot {
+pub(super) fn snapshot(
+    state: &State,
+    demands: Vec<Demand>,
+    now: Instant,
+    wall: Timestamp,
+) -> Snapshot {
     let used = queues::used(state);
     let view = |queue: &GpuQueue| Queue {
         held: queue.spec.stop_policy != StopPolicy::None,
@@ -35,7 +40,7 @@ pub fn snapshot(state: &State, demands: Vec<Demand>, now: Instant, wall: Timesta
 
 /// Every pool, less what is promised and not in its picture yet.
 #[must_use]
-pub fn pools(state: &State, now: Instant) -> BTreeMap<PoolId, Pool> {
+pub(super) fn pools(state: &State, now: Instant) -> BTreeMap<PoolId, Pool> {
     let mut pools = BTreeMap::new();
     for ((namespace, name), copy) in state.pools.iter() {
         let Some(member) = member_in(namespace) else { continue };
@@ -57,7 +62,7 @@ pub fn pools(state: &State, now: Instant) -> BTreeMap<PoolId, Pool> {
 
 /// Why a member takes nothing at all.
 #[must_use]
-pub fn closed(state: &State, member: &MemberCluster, now: Instant) -> Option<Closed> {
+pub(super) fn closed(state: &State, member: &MemberCluster, now: Instant) -> Option<Closed> {
     let leaving = member.metadata.deletion_timestamp.is_some();
     if !member.spec.accepted || member.spec.unschedulable || leaving {
         return Some(Closed::Cordoned);
@@ -67,12 +72,8 @@ pub fn closed(state: &State, member: &MemberCluster, now: Instant) -> Option<Clo
 }
 
 fn deduct(pool: &mut Pool, promise: &Promise) {
-    let replica = Replica {
-        model: &promise.model,
-        min_memory: None,
-        need: promise.need,
-        size: promise.size,
-    };
+    let replica =
+        Replica { model: &promise.model, min_memory: None, need: promise.need, size: promise.size };
     let gpus = replica.gpus() * u64::from(promise.replicas);
     pool.lendable = pool.lendable.saturating_sub(gpus);
     // What finds no room was lent elsewhere meanwhile; the member will refuse it.
@@ -80,7 +81,7 @@ fn deduct(pool: &mut Pool, promise: &Promise) {
 }
 
 /// Forgets promises that are in their pool's picture, or will never be kept. True if any were.
-pub fn settle_promises(state: &mut State) -> bool {
+pub(super) fn settle_promises(state: &mut State) -> bool {
     let before = state.promises.len();
     let (pools, leases, leases_of) = (&state.pools, &state.leases, &state.leases_of);
     let (keys, jobs, notes) = (&state.keys, &state.jobs, &state.notes);
@@ -99,12 +100,12 @@ pub fn settle_promises(state: &mut State) -> bool {
             lease.stage == Stage::Refused || (unanswered && lease.withdrawn)
         });
         let key = (super::state::namespace_of(&promise.pool.member), promise.pool.pool.clone());
-        let shown = pools.get(&key).and_then(|pool| pool.status.as_ref()).map(|status| status.serial);
-        let covered = promise.serial.is_some_and(|serial| shown.is_some_and(|shown| shown >= serial));
-        let failed = lease.is_none()
-            && promise.serial.is_none()
-            && !busy(job)
-            && !on_record(job, *epoch);
+        let shown =
+            pools.get(&key).and_then(|pool| pool.status.as_ref()).map(|status| status.serial);
+        let covered =
+            promise.serial.is_some_and(|serial| shown.is_some_and(|shown| shown >= serial));
+        let failed =
+            lease.is_none() && promise.serial.is_none() && !busy(job) && !on_record(job, *epoch);
         !dead && !covered && !failed
     });
     before != state.promises.len()

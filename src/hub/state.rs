@@ -22,7 +22,7 @@ use super::heartbeats::Silence;
 
 /// What a watch or a finished write tells the loop.
 #[derive(Debug)]
-pub enum Event {
+pub(super) enum Event {
     /// A job.
     Job(Seen<GpuJob>),
     /// A lease.
@@ -47,7 +47,7 @@ pub enum Event {
 
 /// What came of a write of ours.
 #[derive(Debug)]
-pub enum Answer {
+pub(super) enum Answer {
     /// The job, as the server has it now.
     Job(Box<GpuJob>),
     /// The job is gone.
@@ -74,110 +74,113 @@ pub enum Answer {
     Removed(String, Vec<String>, bool),
 }
 
+/// What a job asks, or all that is wrong with it.
+pub(super) type Read = Arc<Result<Asked, Vec<String>>>;
+
 /// What the loop remembers of a job between passes.
 #[derive(Debug, Default)]
-pub struct Notes {
+pub(super) struct Notes {
     /// Writes for it are under way.
-    pub busy: bool,
+    pub(super) busy: bool,
     /// When its status was last written.
-    pub written: Option<Instant>,
+    pub(super) written: Option<Instant>,
     /// When to look again.
-    pub due: Option<Instant>,
+    pub(super) due: Option<Instant>,
     /// Pools that refused it.
-    pub bars: BTreeMap<PoolId, Bar>,
+    pub(super) bars: BTreeMap<PoolId, Bar>,
     /// Refusals in the last message.
-    pub refusals: BTreeSet<Refusal>,
+    pub(super) refusals: BTreeSet<Refusal>,
     /// Queue that it waits in.
-    pub queue: String,
+    pub(super) queue: String,
     /// GPUs that it holds.
-    pub held_gpus: u64,
+    pub(super) held_gpus: u64,
     /// Whether some of it waits for GPUs or quota.
-    pub waits: bool,
+    pub(super) waits: bool,
     /// Whether it is over.
-    pub finished: bool,
+    pub(super) finished: bool,
     /// What it asks, by generation, so that a template is read once.
-    pub asked: Option<(i64, Arc<Result<Asked, Vec<String>>>)>,
+    pub(super) asked: Option<(i64, Read)>,
 }
 
 /// A pool that refused a job.
 #[derive(Clone, Copy, Debug)]
-pub struct Bar {
+pub(super) struct Bar {
     /// Serial of the member's books at the refusal.
-    pub serial: i64,
+    pub(super) serial: i64,
     /// Refusals in a row.
-    pub times: u32,
+    pub(super) times: u32,
     /// Not asked again before.
-    pub until: Instant,
+    pub(super) until: Instant,
 }
 
 /// GPUs that are promised, and perhaps not in their pool's picture yet.
 #[derive(Clone, Debug)]
-pub struct Promise {
+pub(super) struct Promise {
     /// Where.
-    pub pool: PoolId,
+    pub(super) pool: PoolId,
     /// On which model.
-    pub model: String,
+    pub(super) model: String,
     /// What each pod needs.
-    pub need: PodNeed,
+    pub(super) need: PodNeed,
     /// Pods of each replica.
-    pub size: u32,
+    pub(super) size: u32,
     /// Replicas.
-    pub replicas: u32,
+    pub(super) replicas: u32,
     /// Serial of the member's books that includes it.
-    pub serial: Option<i64>,
+    pub(super) serial: Option<i64>,
 }
 
 /// All that the hub knows.
 #[derive(Debug, Default)]
-pub struct State {
+pub(super) struct State {
     /// Jobs.
-    pub jobs: Cache<GpuJob>,
+    pub(super) jobs: Cache<GpuJob>,
     /// Leases of all members.
-    pub leases: Cache<GpuLease>,
+    pub(super) leases: Cache<GpuLease>,
     /// Copies of the owners' pools.
-    pub pools: Cache<GpuPool>,
+    pub(super) pools: Cache<GpuPool>,
     /// Members.
-    pub members: Cache<MemberCluster>,
+    pub(super) members: Cache<MemberCluster>,
     /// Their heartbeats.
-    pub heartbeats: Cache<Heartbeat>,
+    pub(super) heartbeats: Cache<Heartbeat>,
     /// Queues.
-    pub queues: Cache<GpuQueue>,
+    pub(super) queues: Cache<GpuQueue>,
     /// Namespaces, for the queues.
-    pub namespaces: Cache<Namespace>,
+    pub(super) namespaces: Cache<Namespace>,
     /// Priority classes.
-    pub priorities: Cache<PriorityClass>,
+    pub(super) priorities: Cache<PriorityClass>,
     /// Requests to join.
-    pub joins: Cache<JoinRequest>,
+    pub(super) joins: Cache<JoinRequest>,
     /// Key of each job.
-    pub keys: BTreeMap<JobId, Key>,
+    pub(super) keys: BTreeMap<JobId, Key>,
     /// Keys of each job's leases.
-    pub leases_of: BTreeMap<JobId, BTreeMap<Epoch, Key>>,
+    pub(super) leases_of: BTreeMap<JobId, BTreeMap<Epoch, Key>>,
     /// What is remembered of jobs.
-    pub notes: BTreeMap<JobId, Notes>,
+    pub(super) notes: BTreeMap<JobId, Notes>,
     /// What is promised.
-    pub promises: BTreeMap<(JobId, Epoch), Promise>,
+    pub(super) promises: BTreeMap<(JobId, Epoch), Promise>,
     /// How long each member has been silent.
-    pub silence: BTreeMap<String, Silence>,
+    pub(super) silence: BTreeMap<String, Silence>,
     /// Members that are looked up, or known to be gone (`true`).
-    pub missing: BTreeMap<String, bool>,
+    pub(super) missing: BTreeMap<String, bool>,
     /// Members with writes under way.
-    pub busy_members: BTreeSet<String>,
+    pub(super) busy_members: BTreeSet<String>,
     /// When to look at members again whose writes failed.
-    pub due_members: BTreeMap<String, Instant>,
+    pub(super) due_members: BTreeMap<String, Instant>,
     /// Jobs, and job UIDs of leases, to be looked at.
-    pub dirty: BTreeSet<JobId>,
+    pub(super) dirty: BTreeSet<JobId>,
     /// Members to be looked at.
-    pub dirty_members: BTreeSet<String>,
+    pub(super) dirty_members: BTreeSet<String>,
     /// Leases that are being removed.
-    pub removing: BTreeSet<Key>,
+    pub(super) removing: BTreeSet<Key>,
     /// Whether capacity may have grown since the last round.
-    pub capacity_changed: bool,
+    pub(super) capacity_changed: bool,
 }
 
 impl State {
     /// Whether everything was listed once.
     #[must_use]
-    pub fn closed_gates(&self) -> Vec<&'static str> {
+    pub(super) fn closed_gates(&self) -> Vec<&'static str> {
         let gates = [
             ("jobs", self.jobs.is_complete()),
             ("leases", self.leases.is_complete()),
@@ -193,15 +196,19 @@ impl State {
     }
 
     /// Takes in an event, and marks what must be looked at again.
-    pub fn take(&mut self, event: Event, now: Instant) {
+    pub(super) fn take(&mut self, event: Event, now: Instant) {
         match event {
             Event::Job(seen) => {
                 let changes = self.jobs.apply(seen);
-                changes.into_iter().for_each(|change| self.job_changed(change));
+                for change in changes {
+                    self.job_changed(change);
+                }
             }
             Event::Lease(seen) => {
                 let changes = self.leases.apply(seen);
-                changes.into_iter().for_each(|change| self.lease_changed(change));
+                for change in changes {
+                    self.lease_changed(change);
+                }
             }
             Event::Pool(seen) => {
                 self.capacity_changed = true;
@@ -215,17 +222,27 @@ impl State {
             }
             Event::Member(seen) => {
                 let changes = self.members.apply(seen);
-                changes.into_iter().for_each(|change| self.member_changed(change));
+                for change in changes {
+                    self.member_changed(change);
+                }
             }
             Event::Heartbeat(seen) => self.heartbeat(seen, now),
-            Event::Queue(seen) => self.everything_if(!self.queues.apply(seen).is_empty()),
-            Event::Namespace(seen) => self.everything_if(!self.namespaces.apply(seen).is_empty()),
-            Event::Priority(seen) => self.everything_if(!self.priorities.apply(seen).is_empty()),
+            Event::Queue(seen) => {
+                let changed = !self.queues.apply(seen).is_empty();
+                self.everything_if(changed);
+            }
+            Event::Namespace(seen) => {
+                let changed = !self.namespaces.apply(seen).is_empty();
+                self.everything_if(changed);
+            }
+            Event::Priority(seen) => {
+                let changed = !self.priorities.apply(seen).is_empty();
+                self.everything_if(changed);
+            }
             Event::Join(seen) => {
                 for change in self.joins.apply(seen) {
-                    if let Change::Set((namespace, _)) = change {
-                        self.member_of_namespace_changed(&namespace);
-                    }
+                    let Change::Set((namespace, _)) = change else { continue };
+                    self.member_of_namespace_changed(&namespace);
                 }
             }
             Event::Answer(answer) => self.answer(answer, now),
@@ -235,41 +252,21 @@ impl State {
     fn answer(&mut self, answer: Answer, now: Instant) {
         match answer {
             Answer::Job(job) => {
-                if let Some(key) = self.jobs.refresh(*job) {
-                    self.job_changed(Change::Set(key));
-                }
-            }
-            Answer::JobGone(key, id) => {
-                let held = self.jobs.get(&key).filter(|job| job.uid().as_deref() == Some(&id.0));
-                if let Some(job) = held.cloned().and_then(|job| self.jobs.remove(&job)) {
-                    self.job_changed(Change::Removed(job));
-                }
+                let changed = self.jobs.refresh(*job).map(Change::Set);
+                changed.into_iter().for_each(|change| self.job_changed(change));
             }
             Answer::Lease(lease) => {
-                if let Some(key) = self.leases.insert(*lease) {
-                    self.lease_changed(Change::Set(key));
-                }
-            }
-            Answer::LeaseGone(key) => {
-                let held = self.leases.get(&key).cloned();
-                if let Some(lease) = held.and_then(|lease| self.leases.remove(&lease)) {
-                    self.lease_changed(Change::Removed(lease));
-                }
-            }
-            Answer::JobDone(id, again) => {
-                if let Some(notes) = self.notes.get_mut(&id) {
-                    notes.busy = false;
-                    notes.due = again.map(|delay| now + delay);
-                }
-                if again.is_none() {
-                    self.dirty.insert(id);
-                }
+                let changed = self.leases.insert(*lease).map(Change::Set);
+                changed.into_iter().for_each(|change| self.lease_changed(change));
             }
             Answer::Member(member) => {
-                if let Some(key) = self.members.refresh(*member) {
-                    self.member_changed(Change::Set(key));
-                }
+                let changed = self.members.refresh(*member).map(Change::Set);
+                changed.into_iter().for_each(|change| self.member_changed(change));
             }
+            Answer::Queue(queue) => drop(self.queues.refresh(*queue)),
+            Answer::JobGone(key, id) => self.job_gone(&key, &id),
+            Answer::LeaseGone(key) => self.lease_gone(&key),
+            Answer::JobDone(id, again) => self.job_done(id, again, now),
             Answer::MemberDone(name, again) => {
                 self.busy_members.remove(&name);
                 match again {
@@ -290,18 +287,41 @@ impl State {
                 self.everything_if(true);
             }
             Answer::LookAgain(id) => drop(self.dirty.insert(id)),
-            Answer::Queue(queue) => drop(self.queues.refresh(*queue)),
-            Answer::Removed(namespace, names, done) => {
-                for name in names {
-                    let key = (namespace.clone(), name);
-                    self.removing.remove(&key);
-                    let job = self.leases.get(&key).map(job_of);
-                    if done {
-                        self.answer(Answer::LeaseGone(key), now);
-                    } else {
-                        self.dirty.extend(job);
-                    }
-                }
+            Answer::Removed(namespace, names, done) => self.removed(&namespace, names, done),
+        }
+    }
+
+    fn job_gone(&mut self, key: &Key, id: &JobId) {
+        let held = self.jobs.get(key).filter(|job| job.uid().as_deref() == Some(&id.0));
+        if let Some(job) = held.cloned().and_then(|job| self.jobs.remove(&job)) {
+            self.job_changed(Change::Removed(job));
+        }
+    }
+
+    fn lease_gone(&mut self, key: &Key) {
+        let held = self.leases.get(key).cloned();
+        if let Some(lease) = held.and_then(|lease| self.leases.remove(&lease)) {
+            self.lease_changed(Change::Removed(lease));
+        }
+    }
+
+    fn job_done(&mut self, id: JobId, again: Option<Duration>, now: Instant) {
+        if let Some(notes) = self.notes.get_mut(&id) {
+            notes.busy = false;
+            notes.due = again.map(|delay| now + delay);
+        }
+        if again.is_none() {
+            self.dirty.insert(id);
+        }
+    }
+
+    fn removed(&mut self, namespace: &str, names: Vec<String>, done: bool) {
+        for name in names {
+            let key = (namespace.to_owned(), name);
+            self.removing.remove(&key);
+            match done {
+                true => self.lease_gone(&key),
+                false => self.dirty.extend(self.leases.get(&key).map(job_of)),
             }
         }
     }
@@ -363,9 +383,10 @@ impl State {
             let Change::Set(key) = change else { continue };
             let Some(beat) = self.heartbeats.get(&key) else { continue };
             let Some(name) = beat.labels().get(crate::api::LABEL_MEMBER).cloned() else { continue };
-            let persisted = self.members.get(&(String::new(), name.clone())).and_then(|member| {
-                member.status.as_ref().and_then(|status| status.silent_seconds)
-            });
+            let persisted = self
+                .members
+                .get(&(String::new(), name.clone()))
+                .and_then(|member| member.status.as_ref().and_then(|status| status.silent_seconds));
             let renewed = beat.spec.as_ref().and_then(|spec| spec.renew_time.clone());
             let was_silent = self.silence.get(&name).is_none_or(|silence| silence.is_silent(now));
             let silence = self.silence.entry(name.clone()).or_default();
@@ -381,7 +402,7 @@ impl State {
     }
 
     /// Marks every job, where something changed that any of them may depend on.
-    pub fn everything_if(&mut self, changed: bool) {
+    pub(super) fn everything_if(&mut self, changed: bool) {
         if changed {
             self.capacity_changed = true;
             self.dirty.extend(self.keys.keys().cloned());
@@ -391,19 +412,19 @@ impl State {
 
 /// UID of the job that `lease` serves.
 #[must_use]
-pub fn job_of(lease: &GpuLease) -> JobId {
+pub(super) fn job_of(lease: &GpuLease) -> JobId {
     let label = lease.labels().get(LABEL_JOB_UID);
     JobId(label.unwrap_or(&lease.spec.job.uid).clone())
 }
 
 /// Namespace of a member on this hub.
 #[must_use]
-pub fn namespace_of(member: &str) -> String {
+pub(super) fn namespace_of(member: &str) -> String {
     format!("{}{member}", crate::api::MEMBER_NAMESPACE_PREFIX)
 }
 
 /// The member whose namespace this would be: the inverse of [`namespace_of`], for look-ups only.
 #[must_use]
-pub fn member_in(namespace: &str) -> Option<String> {
+pub(super) fn member_in(namespace: &str) -> Option<String> {
     namespace.strip_prefix(crate::api::MEMBER_NAMESPACE_PREFIX).map(str::to_owned)
 }

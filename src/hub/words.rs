@@ -9,7 +9,7 @@ use crate::engine::lifecycle::{Attempt, SUCCEEDED, Verdict};
 
 /// Every condition that `sight` speaks for; `status` holds all else already.
 #[must_use]
-pub fn claims<'a>(sight: &'a Sight<'_>, status: &GpuJobStatus) -> Vec<Claim<'a>> {
+pub(super) fn claims<'a>(sight: &'a Sight<'_>, status: &GpuJobStatus) -> Vec<Claim<'a>> {
     let mut claims = Vec::new();
     if let Some(verdict) = &sight.record.verdict {
         claims.extend(ending(sight, verdict));
@@ -89,11 +89,12 @@ fn pods_ready<'a>(sight: &'a Sight<'_>, status: &GpuJobStatus) -> Claim<'a> {
         return claim(reasons::PODS_READY, false, reasons::FINISHED, "");
     }
     let ready = counts.starting == 0 && counts.running > 0;
-    claim(reasons::PODS_READY, ready, reasons::WAITING_FOR_PODS_READY, if ready {
-        String::new()
-    } else {
-        message
-    })
+    claim(
+        reasons::PODS_READY,
+        ready,
+        reasons::WAITING_FOR_PODS_READY,
+        if ready { String::new() } else { message },
+    )
 }
 
 /// The last attempt, if it ended before its end.
@@ -135,9 +136,9 @@ fn reachable<'a>(sight: &'a Sight<'_>, status: &GpuJobStatus) -> Option<Claim<'a
     let names: Vec<_> = sight.silent.iter().map(String::as_str).collect();
     let limit = crate::api::SILENT_AFTER_SECONDS;
     let known = conditions::find(&status.conditions, reasons::REACHABLE);
-    let since = known.filter(|known| known.status == "False").map_or(sight.now, |known| {
-        known.last_transition_time.0
-    });
+    let since = known
+        .filter(|known| known.status == "False")
+        .map_or(sight.now, |known| known.last_transition_time.0);
     let message = format!(
         "no heartbeat from {} for more than {limit} s at {}; what runs there goes on",
         names.join(", "),
@@ -148,7 +149,7 @@ fn reachable<'a>(sight: &'a Sight<'_>, status: &GpuJobStatus) -> Option<Claim<'a
 
 /// The one reason that matters most now, for the column.
 #[must_use]
-pub fn reason(sight: &Sight<'_>, status: &GpuJobStatus) -> String {
+pub(super) fn reason(sight: &Sight<'_>, status: &GpuJobStatus) -> String {
     if let Some(verdict) = sight.record.verdict.as_ref().filter(|_| status.phase.is_some()) {
         return if verdict.reason == SUCCEEDED { String::new() } else { verdict.reason.clone() };
     }

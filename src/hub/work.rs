@@ -18,11 +18,11 @@ use crate::cluster::{Error, Outcome, apply, chain, within};
 use crate::engine::model::JobId;
 
 /// What failed is tried again after this time.
-pub const AGAIN: Duration = Duration::from_secs(2);
+pub(super) const AGAIN: Duration = Duration::from_secs(2);
 
 /// One thing to carry out; the pieces do not depend on one another.
 #[derive(Debug)]
-pub enum Work {
+pub(super) enum Work {
     /// Writes for a job.
     Job(Box<JobWork>),
     /// A write to a lease whose job is gone.
@@ -35,24 +35,24 @@ pub enum Work {
 
 /// Writes for one job, in order.
 #[derive(Debug)]
-pub struct JobWork {
+pub(super) struct JobWork {
     /// The job.
-    pub id: JobId,
+    pub(super) id: JobId,
     /// As it was decided on.
-    pub job: GpuJob,
+    pub(super) job: GpuJob,
     /// Its status is behind: read it again.
-    pub look: bool,
+    pub(super) look: bool,
     /// Its new status.
-    pub status: Option<GpuJobStatus>,
+    pub(super) status: Option<GpuJobStatus>,
     /// Then, its leases.
-    pub leases: Vec<LeaseWork>,
+    pub(super) leases: Vec<LeaseWork>,
     /// Its time is over: delete it.
-    pub delete: bool,
+    pub(super) delete: bool,
 }
 
 /// A write to a lease.
 #[derive(Debug)]
-pub enum LeaseWork {
+pub(super) enum LeaseWork {
     /// Create it: its allocation is in the status of the same work.
     Create(GpuLease),
     /// Create it: its allocation was found without.
@@ -71,34 +71,34 @@ pub enum LeaseWork {
 impl JobWork {
     /// Nothing to do yet.
     #[must_use]
-    pub fn new(id: JobId, job: GpuJob) -> Self {
+    pub(super) fn new(id: JobId, job: GpuJob) -> Self {
         Self { id, job, look: false, status: None, leases: Vec::new(), delete: false }
     }
 
     /// Whether there is nothing to do.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         !self.look && self.status.is_none() && self.leases.is_empty() && !self.delete
     }
 }
 
 /// Carries out writes; what came of each goes back to the loop.
-#[derive(Clone, Debug)]
-pub struct Hand {
+#[derive(Clone)]
+pub(super) struct Hand {
     /// Client of the hub.
-    pub client: Client,
+    pub(super) client: Client,
     /// The loop.
-    pub answers: Sender<Event>,
+    pub(super) answers: Sender<Event>,
 }
 
 impl Hand {
     /// Tells the loop; if it is gone, so is the need to.
-    pub async fn tell(&self, answer: Answer) {
+    pub(super) async fn tell(&self, answer: Answer) {
         drop(self.answers.send(Event::Answer(answer)).await);
     }
 
     /// Carries out `work`.
-    pub async fn carry_out(&self, work: Work) {
+    pub(super) async fn carry_out(&self, work: Work) {
         match work {
             Work::Job(work) => {
                 let id = work.id.clone();
@@ -122,7 +122,8 @@ impl Hand {
 
     async fn job(&self, work: JobWork) -> Result<(), Error> {
         let mut job = work.job;
-        let api: Api<GpuJob> = Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default());
+        let api: Api<GpuJob> =
+            Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default());
         let completes = work.leases.iter().any(|lease| matches!(lease, LeaseWork::Complete(_)));
         if work.look || completes {
             let Some(fresh) = self.read_again(&api, &job).await? else { return Ok(()) };
@@ -230,7 +231,8 @@ impl Hand {
         });
         let name = lease.name_any();
         let params = PatchParams::default();
-        let result = within("withdraw lease", api.patch(&name, &params, &Patch::Merge(&patch))).await;
+        let result =
+            within("withdraw lease", api.patch(&name, &params, &Patch::Merge(&patch))).await;
         match result {
             Ok(fresh) => self.tell(Answer::Lease(Box::new(fresh))).await,
             Err(error) => match error.outcome() {
@@ -263,7 +265,7 @@ impl Hand {
     }
 
     /// Removes leases of one namespace with one request; they are over and on record.
-    pub async fn remove(&self, namespace: String, names: Vec<String>) {
+    pub(super) async fn remove(&self, namespace: String, names: Vec<String>) {
         let api: Api<GpuLease> = Api::namespaced(self.client.clone(), &namespace);
         let result = if let [name] = names.as_slice() {
             within("remove lease", api.delete(name, &DeleteParams::default())).await.map(drop)
@@ -286,7 +288,7 @@ impl Hand {
 }
 
 /// Logs a failure and says when to try again.
-pub fn delay(error: &Error, what: &'static str) -> Duration {
+pub(super) fn delay(error: &Error, what: &'static str) -> Duration {
     match error.outcome() {
         Outcome::Conflict => debug!(what, error = chain(error), "somebody else wrote first"),
         _ => warn!(what, reason = error.reason(), error = chain(error), "will be tried again"),

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{millis, time};
-use crate::api::gpujob::{
-    Allocation, Attempt, Evictions, GpuJobStatus, RanSeconds,
-};
+use crate::api::gpujob::{Allocation, Attempt, Evictions, GpuJobStatus, RanSeconds};
 use crate::api::{conditions, reasons};
 use crate::engine::indexes::Indexes;
 use crate::engine::lifecycle::{self, Record, SUCCEEDED, Verdict};

@@ -40,9 +40,11 @@ pub fn policy() -> [Value; 2] {
         "expression": format!("[{all}].filter(s, s != '').join('; ')"),
     }));
     let crossed = cross::RULES.iter().map(|rule| format!("variables.{}", rule.name));
-    variables.extend(cross::RULES.iter().map(|rule| {
-        json!({"name": rule.name, "expression": format!("string({})", rule.cel)})
-    }));
+    variables.extend(
+        cross::RULES
+            .iter()
+            .map(|rule| json!({"name": rule.name, "expression": format!("string({})", rule.cel)})),
+    );
     variables.push(json!({
         "name": "findings",
         "expression": format!(
@@ -123,10 +125,9 @@ fn variables() -> (Vec<(String, String)>, Vec<String>) {
                 found.push(list_of_containers(field, container, *least));
                 lists.push((*container, field.name));
             }
-            _ => found.push((
-                format!("pod_{}", field.name),
-                present(field, "variables.pod", &spec),
-            )),
+            _ => {
+                found.push((format!("pod_{}", field.name), present(field, "variables.pod", &spec)));
+            }
         }
     }
     found.extend(fields_of_containers(&lists));
@@ -332,9 +333,9 @@ fn keys(shape: Shape, value: &str, path: &str) -> String {
     }
     let key_form = KEY.replace('\\', "\\\\");
     let bad_value = match shape {
-        Shape::Labels => format!(
-            "!(type({value}[k]) == string && {value}[k].matches('{LABEL_VALUE}'))"
-        ),
+        Shape::Labels => {
+            format!("!(type({value}[k]) == string && {value}[k].matches('{LABEL_VALUE}'))")
+        }
         _ => format!("type({value}[k]) != string"),
     };
     let value_words = match shape {
@@ -350,7 +351,10 @@ fn keys(shape: Shape, value: &str, path: &str) -> String {
     joined(&[
         said(&reserved, words::RESERVED_KEY),
         // The domain of a key has a length that the expression cannot say.
-        said(&format!("!({reserved}) && !(k.matches('^{key_form}$') && k.size() <= 317)"), words::KEY),
+        said(
+            &format!("!({reserved}) && !(k.matches('^{key_form}$') && k.size() <= 317)"),
+            words::KEY,
+        ),
         said(&bad_value, value_words),
     ])
 }

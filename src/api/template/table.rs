@@ -144,7 +144,10 @@ static POD: Object = Object {
         ("nodeSelector", "the member picks nodes; use gpu.anyOf or placement.clusterAffinity"),
         ("affinity", "the member picks nodes; use gpu.anyOf or placement.clusterAffinity"),
         ("topologySpreadConstraints", "the member picks nodes; remove it"),
-        ("tolerations", "the member's pool sets them; use placement.clusterTolerations for members"),
+        (
+            "tolerations",
+            "the member's pool sets them; use placement.clusterTolerations for members",
+        ),
         ("schedulerName", "guests use the member's scheduler; remove it"),
         ("schedulingGates", "guests start when their lease does; remove it"),
         ("serviceAccountName", "guests get no account in the member; remove it"),
@@ -153,7 +156,10 @@ static POD: Object = Object {
         ("resourceClaims", "ask for GPUs with gpu.count and gpu.anyOf instead"),
         ("resources", "set the resources of each container instead"),
         ("runtimeClassName", "the member's pool sets it; remove it"),
-        ("priorityClassName", "guests have the lowest priority; use spec.priorityClassName of the job"),
+        (
+            "priorityClassName",
+            "guests have the lowest priority; use spec.priorityClassName of the job",
+        ),
         ("priority", "guests have the lowest priority; use spec.priorityClassName of the job"),
         ("preemptionPolicy", "guests never preempt; remove it"),
         ("restartPolicy", "guests run with Never; use backoffLimit of the job, and remove it"),
@@ -178,8 +184,7 @@ static POD: Object = Object {
     )
 };
 
-static CONTAINERS: List =
-    List { of: Shape::Object(&CONTAINER), least: 1, named_by: Some("name") };
+static CONTAINERS: List = List { of: Shape::Object(&CONTAINER), least: 1, named_by: Some("name") };
 static INIT_CONTAINERS: List =
     List { of: Shape::Object(&INIT_CONTAINER), least: 0, named_by: Some("name") };
 
@@ -220,16 +225,14 @@ macro_rules! container_fields {
     };
 }
 
-static CONTAINER: Object = Object {
-    refused: CONTAINER_REFUSED,
-    ..object("a container", container_fields!(&RESOURCES))
-};
+static CONTAINER: Object =
+    Object { refused: CONTAINER_REFUSED, ..object("a container", container_fields!(&RESOURCES)) };
 
 static INIT_CONTAINER: Object = Object {
     refused: CONTAINER_REFUSED,
     ..object(
         "an init container",
-        container_fields!(&INIT_RESOURCES, field("restartPolicy", Shape::OneOf(&["Always"])))
+        container_fields!(&INIT_RESOURCES, field("restartPolicy", Shape::OneOf(&["Always"]))),
     )
 };
 
@@ -272,10 +275,7 @@ static RESOURCES: Object = Object {
     refused: CLAIMS_REFUSED,
     ..object(
         "resources",
-        &[
-            field("limits", Shape::Object(&AMOUNTS)),
-            field("requests", Shape::Object(&AMOUNTS)),
-        ],
+        &[field("limits", Shape::Object(&AMOUNTS)), field("requests", Shape::Object(&AMOUNTS))],
     )
 };
 
