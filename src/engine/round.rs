@@ -98,15 +98,15 @@ impl<'a> Round<'a> {
             return Some(Waiting::QueueHeld);
         }
         let (need, used) = (gpus(&demand.request), self.used(demand));
-        match queue.quota {
-            Some(quota) if need > quota => return Some(Waiting::ExceedsMaxQuota { quota, need }),
-            Some(quota) if need > quota.saturating_sub(used) => {
-                return Some(Waiting::WaitingForQuota { quota, used, need });
-            }
-            _ => {}
+        if let Some(quota) = queue.quota.filter(|quota| need > *quota) {
+            return Some(Waiting::ExceedsMaxQuota { quota, need });
         }
-        let until = demand.not_before.filter(|until| *until > self.snapshot.now)?;
-        Some(Waiting::BackOff { until })
+        // Before the quota: others may use that up meanwhile, and its reason would flap.
+        if let Some(until) = demand.not_before.filter(|until| *until > self.snapshot.now) {
+            return Some(Waiting::BackOff { until });
+        }
+        let quota = queue.quota.filter(|quota| need > quota.saturating_sub(used))?;
+        Some(Waiting::WaitingForQuota { quota, used, need })
     }
 
     /// How many of the wanted replicas the quota allows.

@@ -232,7 +232,9 @@ proptest! {
     ) {
         let mut turned = shapes.clone();
         turned.reverse();
-        turned.iter_mut().for_each(|shape| shape.free.reverse());
+        for shape in &mut turned {
+            shape.free.reverse();
+        }
         prop_assert_eq!(
             take(&mut shapes, &replica, count),
             take(&mut turned, &replica, count)

@@ -124,8 +124,10 @@ fn a_barred_pool_is_barred_for_that_job_only() {
     let facts = snapshot(&[("a", "A100:1x2")], &["no at=1 barred=a:1", "yes at=2"]);
     let plan = round(&facts);
     assert_eq!(leases(&plan), ["yes a A100 0"]);
-    let refusals = BTreeMap::from([(Refusal::Refused, 1)]);
-    assert_eq!(why(&plan, "no"), Some(Waiting::NoPool { refusals }));
+    let refused = Some(Waiting::NoPool { refusals: BTreeMap::from([(Refusal::Refused, 1)]) });
+    assert_eq!(why(&plan, "no"), refused);
+    let after = ["one x2 at=1", "two at=2", "no at=3 barred=a:1"];
+    assert_eq!(why(&round(&snapshot(&[("a", "A100:1x2")], &after)), "no"), refused);
 }
 
 #[test]

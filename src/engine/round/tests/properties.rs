@@ -46,8 +46,8 @@ fn some_demand() -> impl Strategy<Value = String> {
 fn some_facts() -> impl Strategy<Value = Snapshot> {
     let pools = prop::collection::btree_map("[ab]/[xyz]", some_pool(), 0..5);
     let demands = prop::collection::vec(some_demand(), 0..9);
-    let quota = (prop::option::of(0_u64..99), 0_u64..20);
-    (pools, demands, quota, 0_u32..40).prop_map(|(pools, demands, (quota, used), unanswered)| {
+    let quotas = prop::collection::vec((prop::option::of(0_u64..99), 0_u64..20), 2);
+    (pools, demands, quotas, 0_u32..40).prop_map(|(pools, demands, quotas, unanswered)| {
         let pools: Vec<(&str, &str)> =
             pools.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect();
         let demands: Vec<String> =
@@ -58,7 +58,9 @@ fn some_facts() -> impl Strategy<Value = Snapshot> {
         if let Some(mut entry) = facts.pools.first_entry() {
             entry.get_mut().lendable /= 2;
         }
-        facts.queues.insert("r".into(), queue(quota, used));
+        for (name, (quota, used)) in ["q", "r"].into_iter().zip(quotas) {
+            facts.queues.insert(name.into(), queue(quota, used));
+        }
         facts.unanswered.insert("a".into(), unanswered);
         facts
     })
@@ -111,7 +113,9 @@ proptest! {
         turned.demands.rotate_left(turn);
         for pool in turned.pools.values_mut() {
             pool.shapes.reverse();
-            pool.shapes.iter_mut().for_each(|shape| shape.free.reverse());
+        }
+        for shape in turned.pools.values_mut().flat_map(|pool| &mut pool.shapes) {
+            shape.free.reverse();
         }
         prop_assert_eq!(round(&facts), round(&turned));
     }
