@@ -105,7 +105,7 @@ fn retire(state: &State, id: &JobId) -> Vec<Work> {
     let steps = lifecycle::retire(&seen_leases(state, id));
     let work = steps.iter().filter_map(|step| match step {
         Step::Remove(epoch) => removal(state, id, *epoch),
-        step => withdrawal(state, id, step).map(|lease| Work::Lease(id.clone(), lease)),
+        step => withdrawal(state, id, step).map(|lease| Work::Lease(id.clone(), Box::new(lease))),
     });
     work.collect()
 }
@@ -252,7 +252,7 @@ fn conclude(
             let lease = leases::build(&pass.job, &allocation, &identity.id);
             promise(state, &pass.id, asked, &allocation);
             pass.advance.record.allocations.push(allocation);
-            work.leases.push(LeaseWork::Create(lease));
+            work.leases.push(LeaseWork::Create(Box::new(lease)));
         }
     }
     work.leases.extend(withdrawals_from_leaving(state, &pass));
@@ -277,7 +277,7 @@ fn stored(job: &GpuJob) -> lifecycle::Record {
 fn complete(pass: &Pass, epoch: Epoch, identity: &Identity) -> Option<LeaseWork> {
     let mut held = pass.advance.record.allocations.iter();
     let allocation = held.find(|allocation| allocation.epoch == epoch)?;
-    Some(LeaseWork::Complete(leases::build(&pass.job, allocation, &identity.id)))
+    Some(LeaseWork::Complete(Box::new(leases::build(&pass.job, allocation, &identity.id))))
 }
 
 /// Remembers which pools refused, so that they are not asked again before they change.

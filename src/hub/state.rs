@@ -253,15 +253,21 @@ impl State {
         match answer {
             Answer::Job(job) => {
                 let changed = self.jobs.refresh(*job).map(Change::Set);
-                changed.into_iter().for_each(|change| self.job_changed(change));
+                if let Some(change) = changed {
+                    self.job_changed(change);
+                }
             }
             Answer::Lease(lease) => {
                 let changed = self.leases.insert(*lease).map(Change::Set);
-                changed.into_iter().for_each(|change| self.lease_changed(change));
+                if let Some(change) = changed {
+                    self.lease_changed(change);
+                }
             }
             Answer::Member(member) => {
                 let changed = self.members.refresh(*member).map(Change::Set);
-                changed.into_iter().for_each(|change| self.member_changed(change));
+                if let Some(change) = changed {
+                    self.member_changed(change);
+                }
             }
             Answer::Queue(queue) => drop(self.queues.refresh(*queue)),
             Answer::JobGone(key, id) => self.job_gone(&key, &id),

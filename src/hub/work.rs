@@ -26,7 +26,7 @@ pub(super) enum Work {
     /// Writes for a job.
     Job(Box<JobWork>),
     /// A write to a lease whose job is gone.
-    Lease(JobId, LeaseWork),
+    Lease(JobId, Box<LeaseWork>),
     /// A lease that is over and on record.
     Remove(Key),
     /// Whether a member exists that was not listed.
@@ -54,9 +54,9 @@ pub(super) struct JobWork {
 #[derive(Debug)]
 pub(super) enum LeaseWork {
     /// Create it: its allocation is in the status of the same work.
-    Create(GpuLease),
+    Create(Box<GpuLease>),
     /// Create it: its allocation was found without.
-    Complete(GpuLease),
+    Complete(Box<GpuLease>),
     /// Withdraw it.
     Withdraw {
         /// As it was decided on.
@@ -102,14 +102,14 @@ impl Hand {
         match work {
             Work::Job(work) => {
                 let id = work.id.clone();
-                let again = match self.job(*work).await {
+                let again = match Box::pin(self.job(*work)).await {
                     Ok(()) => None,
                     Err(error) => Some(delay(&error, "write job")),
                 };
                 self.tell(Answer::JobDone(id, again)).await;
             }
             Work::Lease(id, work) => {
-                if let Err(error) = self.lease(work).await {
+                if let Err(error) = self.lease(*work).await {
                     tokio::time::sleep(delay(&error, "write lease")).await;
                     self.tell(Answer::LookAgain(id)).await;
                 }
@@ -191,9 +191,10 @@ impl Hand {
         }
     }
 
-    async fn create(&self, lease: GpuLease) -> Result<(), Error> {
+    async fn create(&self, lease: Box<GpuLease>) -> Result<(), Error> {
         let api = self.leases(&lease);
-        let result = within("create lease", api.create(&PostParams::default(), &lease)).await;
+        let params = PostParams::default();
+        let result = within("create lease", api.create(&params, lease.as_ref())).await;
         let made = match result {
             Ok(made) => made,
             Err(error) if matches!(error.outcome(), Outcome::Exists | Outcome::Unknown) => {
