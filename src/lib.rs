@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod cli;
 pub mod cluster;
 pub mod commands;
 pub mod engine;
@@ -9,4 +10,5 @@ pub mod http;
 pub mod hub;
 pub mod metrics;
 pub mod sandbox;
+pub mod start;
 pub mod telemetry;
