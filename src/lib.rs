@@ -12,3 +12,6 @@ pub mod metrics;
 pub mod sandbox;
 pub mod start;
 pub mod telemetry;
+
+#[cfg(test)]
+mod layering;
