@@ -41,6 +41,8 @@ pub const HEARTBEAT_LEASE: &str = "member";
 pub const MEMBER_FINALIZER: &str = "idlewild.dev/leave";
 /// `ConfigMap` in the hub's namespace that holds the hub's ID and incarnation.
 pub const HUB_CONFIG_MAP: &str = "idlewild-hub";
+/// The one `JoinRequest` of a member's namespace.
+pub const JOIN_REQUEST: &str = "join";
 /// Secret, here and there, with a join token; it dies at the first heartbeat.
 pub const JOIN_SECRET_HUB: &str = "join";
 /// The owner's copy of the join token, one key for each `HubGrant`.

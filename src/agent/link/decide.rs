@@ -1,0 +1,318 @@
+//! What to do next about one lease: the handshake between a hub's `GpuLease` and our `GuestLease`.
+//!
+//! Invariant: pods are confirmed only after the hub holds our acceptance of a lease that was not
+//! withdrawn; a confirmed guest ends for what is written, never because an object is missing.
+//!
+//! Why one step at a time: each step is decided on what the step before left behind, so a crash
+//! between any two lines continues where it stopped.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+use crate::api::digest::digest;
+use crate::api::gpulease::{EndedGroup, GpuLeaseStatus, LeasePhase, LeaseRefusal, Withdrawal};
+use crate::api::{GpuLease, GuestLease};
+use crate::engine::indexes::Indexes;
+
+#[cfg(test)]
+mod tests;
+
+/// How long an ended guest whose lease the hub removed is remembered.
+pub(super) const REMEMBERED: Duration = Duration::from_hours(1);
+/// Added to a lease's grace before a guest that vanished counts as ended.
+const SETTLING: Duration = Duration::from_secs(10);
+
+/// What a decision depends on besides the two records.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    /// The hub that the owner granted.
+    pub hub_id: String,
+    /// Highest incarnation of that hub that was ever seen.
+    pub highest: u32,
+    /// How long the guest of a lease that needs one has been missing.
+    pub missing: Duration,
+    /// How long ended guests are remembered.
+    pub remembered: Duration,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// One step towards agreement of the two records.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    /// Remember that the hub has a new incarnation.
+    RaiseIncarnation(u32),
+    /// Create the guest lease, for the executor to answer.
+    Propose,
+    /// Allow the guest's pods: the hub holds our acceptance.
+    Confirm,
+    /// Tell the executor that the hub wants an end.
+    Withdraw(Withdrawal),
+    /// Write this status to the hub.
+    Report(Box<GpuLeaseStatus>),
+    /// Write this status to the hub once it is certain that there is no guest.
+    ReportMissing(Box<GpuLeaseStatus>),
+    /// Delete the guest lease: it never had pods, or was remembered long enough.
+    Remove,
+    /// Mark the guest lease as one that its hub removed, once that is certain.
+    Forget,
+}
+
+/// What to do about a lease.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Verdict {
+    /// Do this, then decide again.
+    Act(Step),
+    /// Decide again after this time, whatever happens.
+    Later(Duration),
+    /// Nothing until something changes.
+    Rest,
+}
+
+/// The next step for a lease of which at least one record exists. Both must come from complete
+/// lists, so that a missing one is more than unseen.
+#[must_use]
+pub(super) fn decide(
+    lease: Option<&GpuLease>,
+    guest: Option<&GuestLease>,
+    terms: &Terms,
+) -> Verdict {
+    match (lease, guest) {
+        (None, None) => Verdict::Rest,
+        (Some(lease), None) => without_guest(lease, terms),
+        (None, Some(guest)) => without_lease(guest, terms),
+        (Some(lease), Some(guest)) if lease.uid().as_ref() != Some(&guest.spec.lease_uid) => {
+            match without_lease(guest, terms) {
+                Verdict::Act(step) => Verdict::Act(step),
+                _ => stranger(lease),
+            }
+        }
+        (Some(lease), Some(guest)) if guest.spec.confirmed => confirmed(lease, guest),
+        (Some(lease), Some(guest)) => proposed(lease, guest, terms),
+    }
+}
+
+/// The status that refuses `lease`.
+#[must_use]
+pub(super) fn refused(
+    lease: &GpuLease,
+    refusal: LeaseRefusal,
+    serial: Option<i64>,
+) -> GpuLeaseStatus {
+    GpuLeaseStatus {
+        observed_generation: lease.metadata.generation,
+        phase: Some(LeasePhase::Refused),
+        serial,
+        refusal: Some(refusal),
+        ..GpuLeaseStatus::default()
+    }
+}
+
+fn report(status: GpuLeaseStatus) -> Verdict {
+    Verdict::Act(Step::Report(Box::new(status)))
+}
+
+fn phase(lease: &GpuLease) -> Option<LeasePhase> {
+    lease.status.as_ref().and_then(|status| status.phase)
+}
+
+fn no(reason: &str, message: String) -> LeaseRefusal {
+    LeaseRefusal { reason: reason.into(), message }
+}
+
+/// Why `lease` may not be accepted now, whatever the executor says.
+fn overtaken(lease: &GpuLease, terms: &Terms) -> Option<LeaseRefusal> {
+    let spec = &lease.spec;
+    if let Some(withdrawal) = &spec.withdrawn {
+        let why = &withdrawal.reason;
+        return Some(no("Withdrawn", format!("the hub withdrew it before it was accepted: {why}")));
+    }
+    if spec.epoch.incarnation < terms.highest {
+        let (epoch, highest) = (spec.epoch, terms.highest);
+        let message = format!("epoch {epoch} is of an older hub: incarnation {highest} was seen");
+        return Some(no("StaleEpoch", message));
+    }
+    None
+}
+
+/// Why `lease` is no contract of that hub.
+fn unfit(lease: &GpuLease, terms: &Terms) -> Option<LeaseRefusal> {
+    let (spec, hub) = (&lease.spec, &terms.hub_id);
+    if spec.hub_id != *hub {
+        let message = format!("it names hub {}, the owner granted {hub}", spec.hub_id);
+        return Some(no("WrongHub", message));
+    }
+    let found = digest(spec);
+    if spec.digest != found {
+        return Some(no("DigestMismatch", format!("its content has digest {found}")));
+    }
+    None
+}
+
+fn without_guest(lease: &GpuLease, terms: &Terms) -> Verdict {
+    match phase(lease) {
+        Some(LeasePhase::Refused | LeasePhase::Released) => observed(lease),
+        Some(_) => missing(lease, terms),
+        None => match overtaken(lease, terms).or_else(|| unfit(lease, terms)) {
+            Some(refusal) => report(refused(lease, refusal, None)),
+            None if lease.spec.epoch.incarnation > terms.highest => {
+                Verdict::Act(Step::RaiseIncarnation(lease.spec.epoch.incarnation))
+            }
+            None => Verdict::Act(Step::Propose),
+        },
+    }
+}
+
+/// The name is taken by the record of another lease, whose guests go on.
+fn stranger(lease: &GpuLease) -> Verdict {
+    match phase(lease) {
+        Some(LeasePhase::Refused | LeasePhase::Released) => observed(lease),
+        _ => {
+            let message = "the member still holds the record of another lease of this name";
+            report(refused(lease, no("LeaseExists", message.into()), None))
+        }
+    }
+}
+
+/// An ended lease only owes the hub the generation that was seen.
+fn observed(lease: &GpuLease) -> Verdict {
+    let status = lease.status.clone().unwrap_or_default();
+    if status.observed_generation == lease.metadata.generation {
+        return Verdict::Rest;
+    }
+    report(GpuLeaseStatus { observed_generation: lease.metadata.generation, ..status })
+}
+
+/// The hub holds our acceptance but our own record is gone: somebody deleted it, and its pods are
+/// going with it. Their end was not seen, so it counts as an eviction.
+fn missing(lease: &GpuLease, terms: &Terms) -> Verdict {
+    let mut status = lease.status.clone().unwrap_or_default();
+    status.observed_generation = lease.metadata.generation;
+    status.end_reason = Some("Unknown".into());
+    if status.phase != Some(LeasePhase::Releasing) {
+        status.phase = Some(LeasePhase::Releasing);
+        return Verdict::Act(Step::ReportMissing(Box::new(status)));
+    }
+    let grace = u64::try_from(lease.spec.grace_seconds).unwrap_or(0).min(86_400);
+    let certain = Duration::from_secs(grace) + SETTLING;
+    if terms.missing < certain {
+        return Verdict::Later(certain.saturating_sub(terms.missing));
+    }
+    let ended = ended_by(lease, &status, "Unknown", "the member's record of it was deleted");
+    status.phase = Some(LeasePhase::Released);
+    status.end_time = Some(Time(terms.now));
+    status.ended.extend(ended);
+    Verdict::Act(Step::ReportMissing(Box::new(status)))
+}
+
+/// The indexes of `lease` that have not ended, as ended for `reason`.
+fn ended_by(
+    lease: &GpuLease,
+    status: &GpuLeaseStatus,
+    reason: &str,
+    message: &str,
+) -> Option<EndedGroup> {
+    let all = Indexes::parse(&lease.spec.indexes)?;
+    let known = status.ended.iter().filter_map(|group| Indexes::parse(&group.indexes));
+    let left = known.fold(all, |left, group| left.minus(&group));
+    (!left.is_empty()).then(|| EndedGroup {
+        reason: reason.into(),
+        indexes: left.to_string(),
+        message: Some(message.into()),
+        ..EndedGroup::default()
+    })
+}
+
+fn without_lease(guest: &GuestLease, terms: &Terms) -> Verdict {
+    if !guest.spec.confirmed {
+        return Verdict::Act(Step::Remove);
+    }
+    let status = guest.status.as_ref();
+    if status.and_then(|status| status.phase) != Some(LeasePhase::Released) {
+        return Verdict::Rest; // an orphan: it ends as its contract says
+    }
+    if !guest.spec.forgotten {
+        return Verdict::Act(Step::Forget);
+    }
+    let end = status.and_then(|status| status.end_time.as_ref()).map(|time| time.0);
+    let age = end.map_or(Duration::MAX, |end| elapsed(end, terms.now));
+    if age < terms.remembered {
+        return Verdict::Later(terms.remembered.saturating_sub(age));
+    }
+    Verdict::Act(Step::Remove)
+}
+
+/// From `then` to `now`; nothing if the clock went back.
+fn elapsed(then: Timestamp, now: Timestamp) -> Duration {
+    Duration::from_secs(u64::try_from(now.as_second() - then.as_second()).unwrap_or(0))
+}
+
+fn proposed(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> Verdict {
+    let answer = guest.status.clone().unwrap_or_default();
+    match phase(lease) {
+        Some(LeasePhase::Refused | LeasePhase::Released) => Verdict::Act(Step::Remove),
+        Some(_) => match &lease.spec.withdrawn {
+            Some(withdrawal) => report(never_began(lease, withdrawal, terms)),
+            None => Verdict::Act(Step::Confirm),
+        },
+        None => {
+            if let Some(refusal) = overtaken(lease, terms) {
+                return report(refused(lease, refusal, answer.serial));
+            }
+            match answer.phase {
+                Some(LeasePhase::Refused) => {
+                    report(refused(lease, answer.refusal.unwrap_or_default(), answer.serial))
+                }
+                Some(LeasePhase::Reserved) => report(GpuLeaseStatus {
+                    observed_generation: lease.metadata.generation,
+                    phase: Some(LeasePhase::Accepted),
+                    serial: answer.serial,
+                    ..GpuLeaseStatus::default()
+                }),
+                _ => Verdict::Rest,
+            }
+        }
+    }
+}
+
+/// Accepted, but withdrawn before its pods were allowed: all of it ended without having begun.
+fn never_began(lease: &GpuLease, withdrawal: &Withdrawal, terms: &Terms) -> GpuLeaseStatus {
+    let mut status = lease.status.clone().unwrap_or_default();
+    let reason = &withdrawal.reason;
+    status.ended.extend(ended_by(lease, &status, reason, "withdrawn before its pods existed"));
+    status.observed_generation = lease.metadata.generation;
+    status.phase = Some(LeasePhase::Released);
+    status.end_reason = Some(reason.clone());
+    status.end_time = Some(Time(terms.now));
+    status
+}
+
+fn confirmed(lease: &GpuLease, guest: &GuestLease) -> Verdict {
+    let status = guest.status.clone().unwrap_or_default();
+    let ended = status.phase == Some(LeasePhase::Released);
+    if let Some(withdrawal) = &lease.spec.withdrawn
+        && guest.spec.withdrawn.as_ref() != Some(withdrawal)
+        && !ended
+    {
+        return Verdict::Act(Step::Withdraw(withdrawal.clone()));
+    }
+    let entered = lease.status.as_ref().and_then(|status| status.serial);
+    let mirror = GpuLeaseStatus {
+        observed_generation: lease.metadata.generation,
+        phase: match status.phase {
+            None | Some(LeasePhase::Reserved) => Some(LeasePhase::Accepted),
+            other => other,
+        },
+        serial: entered.or(status.serial),
+        refusal: status.refusal,
+        pods: status.pods,
+        start_time: status.start_time,
+        end_time: status.end_time,
+        end_reason: status.end_reason,
+        ended: status.ended,
+    };
+    if lease.status.as_ref() == Some(&mirror) { Verdict::Rest } else { report(mirror) }
+}

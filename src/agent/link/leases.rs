@@ -1,0 +1,284 @@
+//! The loop that keeps a hub's `GpuLeases` and our `GuestLeases` in step.
+//!
+//! Invariant: one task owns all that is known; a lease with a step under way is not decided again
+//! before that step ended. After each complete list of the hub's leases, what happened is reported
+//! first, and only then is new work taken.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Client, ResourceExt};
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::Link;
+use super::act::{Hand, News};
+use super::decide::{REMEMBERED, Step, Terms, Verdict, decide};
+use super::held::Held;
+use crate::api::digest::{guest_name, hub_label};
+use crate::api::gpulease::LeasePhase;
+use crate::api::{GpuLease, GuestLease, LABEL_HUB};
+use crate::cluster::Seen;
+use crate::cluster::watch::feed;
+
+/// Most ended guests of a hub that are remembered.
+const MOST_REMEMBERED: usize = 5_000;
+/// Requests under way at once for one hub.
+const AT_ONCE: usize = 32;
+/// How often what waits for time to pass is looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// Longest wait before a broken watch of the hub is started again.
+const LAST_RETRY: Duration = Duration::from_secs(10);
+
+/// What the loop hears.
+enum Event {
+    Lease(Seen<GpuLease>),
+    Guest(Seen<GuestLease>),
+}
+
+/// Keeps the two kinds in step for ever.
+pub(super) async fn run(link: &Link, hub: &Client) -> Infallible {
+    let (sender, mut events) = mpsc::channel(256);
+    let label = format!("{LABEL_HUB}={}", hub_label(&link.grant.spec.hub_id));
+    let permits = Semaphore::new(AT_ONCE);
+    let mut desk = Desk::new(link, hub, &permits);
+    let guests = feed(link.guests(), Some(&label), sender.clone(), Event::Guest);
+    let work = async {
+        let mut ticks = tokio::time::interval(TICK);
+        loop {
+            desk.pump();
+            tokio::select! {
+                Some(event) = events.recv() => desk.hear(event),
+                Some(landed) = desk.flights.next() => desk.land(landed),
+                _ = ticks.tick() => desk.tick(),
+            }
+        }
+    };
+    tokio::select! {
+        never = watch_hub(link, hub, sender) => never,
+        () = guests => unreachable!("the channel outlives the watch"),
+        never = work => never,
+    }
+}
+
+/// Watches the hub's leases. A broken watch begins again with a complete list, so that nothing new
+/// is accepted before everything was read.
+async fn watch_hub(link: &Link, hub: &Client, sender: mpsc::Sender<Event>) -> Infallible {
+    let mut pause = TICK;
+    loop {
+        let (broken, listed) = (Notify::new(), AtomicBool::new(false));
+        let keep = |seen: Seen<GpuLease>| {
+            match seen {
+                Seen::Listed => {
+                    listed.store(true, Ordering::Relaxed);
+                    link.live.send_replace(true);
+                }
+                Seen::Broken => {
+                    link.live.send_replace(false);
+                    broken.notify_one();
+                }
+                _ => {}
+            }
+            Event::Lease(seen)
+        };
+        tokio::select! {
+            () = feed(link.leases(hub), None, sender.clone(), keep) => {}
+            () = broken.notified() => {}
+        }
+        link.live.send_replace(false);
+        pause = if listed.load(Ordering::Relaxed) { TICK } else { (pause * 2).min(LAST_RETRY) };
+        debug!(grant = link.grant.name, ?pause, "the watch of leases begins again");
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// A step that ended: the lease's name, what became known, and failures in a row.
+type Landed = (String, Vec<News>, u32);
+type Flight<'a> = Pin<Box<dyn Future<Output = Landed> + Send + 'a>>;
+
+struct Desk<'a> {
+    link: &'a Link,
+    hub: &'a Client,
+    permits: &'a Semaphore,
+    leases: Held<GpuLease>,
+    guests: Held<GuestLease>,
+    dirty: BTreeSet<String>,
+    flights: FuturesUnordered<Flight<'a>>,
+    flying: BTreeSet<String>,
+    /// Failures in a row of leases whose last step failed.
+    failures: BTreeMap<String, u32>,
+    /// When to decide again although nothing changed.
+    due: BTreeMap<String, Instant>,
+    /// Since when the guest of a lease that needs one is missing.
+    missing: BTreeMap<String, Instant>,
+    /// Leases that must be reported before new work is taken.
+    owed: BTreeSet<String>,
+    /// New leases that wait until everything owed was reported.
+    held_back: BTreeSet<String>,
+    /// Ended guests beyond those that are remembered.
+    excess: BTreeSet<String>,
+    ticks: u32,
+}
+
+impl<'a> Desk<'a> {
+    fn new(link: &'a Link, hub: &'a Client, permits: &'a Semaphore) -> Self {
+        Self {
+            link,
+            hub,
+            permits,
+            leases: Held::new(|lease: &GpuLease| Some(lease.name_any())),
+            guests: Held::new(|guest: &GuestLease| {
+                let (hub_id, name) = (&guest.spec.hub_id, &guest.spec.lease_name);
+                (guest.name_any() == guest_name(hub_id, name)).then(|| name.clone())
+            }),
+            dirty: BTreeSet::new(),
+            flights: FuturesUnordered::new(),
+            flying: BTreeSet::new(),
+            failures: BTreeMap::new(),
+            due: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            owed: BTreeSet::new(),
+            held_back: BTreeSet::new(),
+            excess: BTreeSet::new(),
+            ticks: 0,
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.leases.is_complete() && self.guests.is_complete()
+    }
+
+    fn takes_new_work(&self) -> bool {
+        self.owed.is_empty() && !self.leases.is_listing()
+    }
+
+    fn hear(&mut self, event: Event) {
+        let listed = matches!(event, Event::Lease(Seen::Listed) | Event::Guest(Seen::Listed));
+        let changed = match event {
+            Event::Lease(seen) => self.leases.see(seen),
+            Event::Guest(seen) => self.guests.see(seen),
+        };
+        self.dirty.extend(changed);
+        if listed && self.is_complete() {
+            let both = self.guests.iter().filter(|(name, _)| self.leases.get(name).is_some());
+            self.owed = both.map(|(name, _)| name.clone()).collect();
+            self.dirty.extend(self.owed.iter().cloned());
+        }
+    }
+
+    /// Decides everything that changed and starts the steps that follow.
+    fn pump(&mut self) {
+        if !self.is_complete() {
+            return;
+        }
+        let ready: Vec<String> = self.dirty.difference(&self.flying).cloned().collect();
+        for name in ready {
+            self.dirty.remove(&name);
+            self.consider(name);
+        }
+        if self.takes_new_work() && !self.held_back.is_empty() {
+            for name in std::mem::take(&mut self.held_back) {
+                self.consider(name);
+            }
+        }
+    }
+
+    fn consider(&mut self, name: String) {
+        let (lease, guest) = (self.leases.get(&name), self.guests.get(&name));
+        let since = match (lease, guest) {
+            (Some(_), None) => *self.missing.entry(name.clone()).or_insert_with(Instant::now),
+            _ => {
+                self.missing.remove(&name);
+                Instant::now()
+            }
+        };
+        let terms = Terms {
+            hub_id: self.link.grant.spec.hub_id.clone(),
+            highest: self.link.record.highest(),
+            missing: since.elapsed(),
+            remembered: if self.excess.contains(&name) { Duration::ZERO } else { REMEMBERED },
+            now: Timestamp::now(),
+        };
+        let verdict = decide(lease, guest, &terms);
+        self.due.remove(&name);
+        if !matches!(verdict, Verdict::Act(Step::Report(_))) {
+            self.owed.remove(&name);
+        }
+        match verdict {
+            Verdict::Act(Step::Propose) if !self.takes_new_work() => {
+                self.held_back.insert(name);
+            }
+            Verdict::Act(step) => self.start(name, step),
+            Verdict::Later(wait) => drop(self.due.insert(name, Instant::now() + wait)),
+            Verdict::Rest => {}
+        }
+    }
+
+    fn start(&mut self, name: String, step: Step) {
+        let hand = Hand {
+            link: self.link,
+            hub: self.hub,
+            permits: self.permits,
+            name: name.clone(),
+            lease: self.leases.get(&name).cloned(),
+            guest: self.guests.get(&name).cloned(),
+        };
+        let failures = self.failures.get(&name).copied().unwrap_or(0);
+        self.flying.insert(name.clone());
+        self.flights.push(Box::pin(async move {
+            let (news, failures) = hand.carry_out(step, failures).await;
+            (name, news, failures)
+        }));
+    }
+
+    fn land(&mut self, (name, news, failures): Landed) {
+        self.flying.remove(&name);
+        self.owed.remove(&name);
+        match failures {
+            0 => self.failures.remove(&name),
+            _ => self.failures.insert(name.clone(), failures),
+        };
+        for news in news {
+            match news {
+                News::Lease(lease) => drop(self.leases.put(*lease)),
+                News::Guest(guest) => drop(self.guests.put(*guest)),
+                News::NoLease => self.leases.remove(&name),
+                News::NoGuest => self.guests.remove(&name),
+            }
+        }
+        self.dirty.insert(name);
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        let due = self.due.iter().filter(|(_, at)| **at <= now);
+        self.dirty.extend(due.map(|(name, _)| name.clone()));
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(60) {
+            self.excess = self.excess();
+            self.dirty.extend(self.excess.iter().cloned());
+        }
+    }
+
+    /// The ended guests, oldest first, that are more than are remembered.
+    fn excess(&self) -> BTreeSet<String> {
+        let mut ended: Vec<_> = self
+            .guests
+            .iter()
+            .filter(|(_, guest)| guest.spec.forgotten)
+            .filter_map(|(name, guest)| Some((name, guest.status.as_ref()?)))
+            .filter(|(_, status)| status.phase == Some(LeasePhase::Released))
+            .map(|(name, status)| (status.end_time.as_ref().map(|end| end.0), name))
+            .collect();
+        ended.sort_unstable();
+        let many = ended.len().saturating_sub(MOST_REMEMBERED);
+        ended.into_iter().take(many).map(|(_, name)| name.clone()).collect()
+    }
+}

@@ -1,0 +1,280 @@
+//! Pictures out: each of the owner's pools as the hub may see it.
+//!
+//! Invariant: a change goes out at once, but each pool is written at most once a second, so that
+//! busy books do not become busy hubs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::time::Duration;
+
+use futures::future::join_all;
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
+
+use super::Link;
+use super::held::Held;
+use crate::api::{GpuPool, GpuPoolStatus};
+use crate::cluster::apply::{difference, status};
+use crate::cluster::watch::feed;
+use crate::cluster::{Error, Outcome, Seen, chain, within};
+
+/// Least time between two pictures of a pool.
+const BETWEEN: Duration = Duration::from_secs(1);
+/// Wait after a picture that did not arrive.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Publishes the owner's pools for ever.
+pub(super) async fn run(link: &Link, hub: &Client) -> Infallible {
+    let local: Api<GpuPool> = Api::namespaced(link.local.clone(), &link.grant.home);
+    let (sender, mut events) = mpsc::channel(64);
+    let work = async {
+        let mut gallery = Gallery::open(link, hub).await;
+        loop {
+            let next = gallery.next();
+            tokio::select! {
+                Some(event) = events.recv() => gallery.hear(event),
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+                    gallery.publish().await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = feed(local, None, sender, |seen: Seen<GpuPool>| seen) => {
+            unreachable!("the channel outlives the watch")
+        }
+        never = work => never,
+    }
+}
+
+/// What the owner has, what the hub shows, and when each picture may next be written.
+struct Gallery<'a> {
+    link: &'a Link,
+    api: Api<GpuPool>,
+    pools: Held<GpuPool>,
+    copies: BTreeMap<String, GpuPool>,
+    dirty: BTreeSet<String>,
+    not_before: BTreeMap<String, Instant>,
+}
+
+impl<'a> Gallery<'a> {
+    /// Reads what the hub shows of us, however long that takes.
+    async fn open(link: &'a Link, hub: &Client) -> Self {
+        let api: Api<GpuPool> = Api::namespaced(hub.clone(), &link.grant.spec.namespace);
+        let copies = loop {
+            match within("list copies of pools", api.list(&ListParams::default())).await {
+                Ok(copies) => break copies,
+                Err(error) => debug!(grant = link.grant.name, error = chain(&error), "no pictures"),
+            }
+            tokio::time::sleep(RETRY).await;
+        };
+        let copies: BTreeMap<_, _> =
+            copies.into_iter().map(|copy| (copy.name_any(), copy)).collect();
+        Self {
+            link,
+            api,
+            pools: Held::new(|pool: &GpuPool| Some(pool.name_any())),
+            dirty: copies.keys().cloned().collect(),
+            copies,
+            not_before: BTreeMap::new(),
+        }
+    }
+
+    fn hear(&mut self, event: Seen<GpuPool>) {
+        self.dirty.extend(self.pools.see(event));
+    }
+
+    /// When the next picture is due; `None` while there is none to write.
+    fn next(&self) -> Option<Instant> {
+        if !self.pools.is_complete() {
+            return None;
+        }
+        self.dirty.iter().map(|name| self.due(name)).min()
+    }
+
+    fn due(&self, name: &str) -> Instant {
+        self.not_before.get(name).copied().unwrap_or_else(Instant::now)
+    }
+
+    /// Writes every picture that is due.
+    async fn publish(&mut self) {
+        let now = Instant::now();
+        let due: Vec<String> =
+            self.dirty.iter().filter(|name| self.due(name) <= now).cloned().collect();
+        let writes = due.iter().map(|name| {
+            let (pool, copy) = (self.pools.get(name), self.copies.get(name));
+            let picture = pool.and_then(|pool| picture(pool, self.link));
+            write(&self.api, picture, copy.cloned())
+        });
+        let results = join_all(writes).await;
+        for (name, result) in due.into_iter().zip(results) {
+            let wait = match result {
+                Ok(Written::Nothing) => {
+                    self.dirty.remove(&name);
+                    continue;
+                }
+                Ok(Written::Copy(copy)) => {
+                    self.dirty.remove(&name);
+                    self.copies.insert(name.clone(), *copy);
+                    BETWEEN
+                }
+                Ok(Written::Removed) => {
+                    self.dirty.remove(&name);
+                    self.copies.remove(&name);
+                    BETWEEN
+                }
+                Err(error) => self.failed(&name, &error).await,
+            };
+            self.not_before.insert(name, Instant::now() + wait);
+        }
+    }
+
+    /// Looks at the copy again: the outcome is unknown, or somebody else wrote it.
+    async fn failed(&mut self, name: &str, error: &Error) -> Duration {
+        let grant = &self.link.grant.name;
+        debug!(grant, pool = name, reason = error.reason(), error = chain(error), "no picture");
+        match within("get copy of pool", self.api.get_opt(name)).await {
+            Ok(Some(copy)) => drop(self.copies.insert(name.to_owned(), copy)),
+            Ok(None) => drop(self.copies.remove(name)),
+            Err(_) => return RETRY,
+        }
+        match error.outcome() {
+            Outcome::Refused => RETRY,
+            _ => BETWEEN,
+        }
+    }
+}
+
+/// `pool` as the hub of `link` may see it; `None` if its owner does not lend to that hub.
+fn picture(pool: &GpuPool, link: &Link) -> Option<GpuPool> {
+    shown(pool, &link.grant.spec.hub_id, &link.grant.spec.member)
+}
+
+fn shown(pool: &GpuPool, hub_id: &str, member: &str) -> Option<GpuPool> {
+    let allowed = pool.spec.allow.hubs.as_ref();
+    if allowed.is_some_and(|hubs| !hubs.iter().any(|hub| hub == hub_id)) {
+        return None;
+    }
+    let status = pool.status.clone().map(|mut status| {
+        member.clone_into(&mut status.summary.member);
+        status
+    });
+    Some(GpuPool {
+        metadata: ObjectMeta {
+            name: pool.metadata.name.clone(),
+            labels: pool.metadata.labels.clone(),
+            ..ObjectMeta::default()
+        },
+        spec: pool.spec.clone(),
+        status,
+    })
+}
+
+enum Written {
+    Nothing,
+    Copy(Box<GpuPool>),
+    Removed,
+}
+
+/// Makes the hub's `copy` equal to `wanted`.
+async fn write(
+    api: &Api<GpuPool>,
+    wanted: Option<GpuPool>,
+    copy: Option<GpuPool>,
+) -> Result<Written, Error> {
+    let (wanted, copy) = match (wanted, copy) {
+        (None, None) => return Ok(Written::Nothing),
+        (None, Some(copy)) => return remove(api, &copy).await,
+        (Some(wanted), None) => {
+            let params = PostParams::default();
+            let made = within("create copy of pool", api.create(&params, &wanted)).await?;
+            (wanted, Some(made))
+        }
+        (Some(wanted), copy) => (wanted, copy),
+    };
+    let Some(before) = copy else { return Ok(Written::Nothing) };
+    let mut now = before.clone();
+    if let Some(change) = specified(&before, &wanted) {
+        let (params, patch) = (PatchParams::default(), Patch::Merge(change));
+        let name = before.name_any();
+        now = within("change copy of pool", api.patch(&name, &params, &patch)).await?;
+    }
+    if let Some(new) = &wanted.status {
+        let old: Option<GpuPoolStatus> = now.status.clone();
+        if let Some(written) = status(api, &now, old.as_ref(), new, "publish pool").await? {
+            now = written;
+        }
+    }
+    Ok(Written::Copy(Box::new(now)))
+}
+
+async fn remove(api: &Api<GpuPool>, copy: &GpuPool) -> Result<Written, Error> {
+    let params = DeleteParams::default();
+    match within("delete copy of pool", api.delete(&copy.name_any(), &params)).await {
+        Err(error) if error.outcome() != Outcome::Gone => Err(error),
+        _ => Ok(Written::Removed),
+    }
+}
+
+/// The patch that gives `before` the labels and the spec of `wanted`.
+fn specified(before: &GpuPool, wanted: &GpuPool) -> Option<serde_json::Value> {
+    let plain =
+        |pool: &GpuPool| json!({ "metadata": { "labels": pool.labels() }, "spec": pool.spec });
+    difference(&plain(before), &plain(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(hubs: Option<&[&str]>) -> GpuPool {
+        let mut pool = GpuPool::new(
+            "lab",
+            crate::api::GpuPoolSpec {
+                node_selector: None,
+                model_override: None,
+                pod_defaults: None,
+                offer: crate::api::gpupool::Offer::default(),
+                allow: crate::api::gpupool::Allow::default(),
+                location: None,
+            },
+        );
+        pool.spec.allow.hubs = hubs.map(|hubs| hubs.iter().map(|&hub| hub.into()).collect());
+        pool.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+        pool.metadata.uid = Some("local".into());
+        pool.status = Some(GpuPoolStatus { serial: 7, ..GpuPoolStatus::default() });
+        pool
+    }
+
+    #[test]
+    fn a_hub_sees_the_pools_that_are_lent_to_it_and_whose_they_are() {
+        for (hubs, seen) in
+            [(None, true), (Some(&["hub"][..]), true), (Some(&["other"][..]), false)]
+        {
+            assert_eq!(shown(&pool(hubs), "hub", "north").is_some(), seen, "{hubs:?}");
+        }
+        assert!(shown(&pool(Some(&[])), "hub", "north").is_none(), "an empty list allows nothing");
+        let copy = shown(&pool(None), "hub", "north").unwrap();
+        assert_eq!(copy.status.as_ref().unwrap().summary.member, "north");
+        assert_eq!(copy.metadata.uid, None);
+        assert_eq!(copy.labels(), pool(None).labels());
+    }
+
+    #[test]
+    fn nothing_is_written_when_nothing_differs_and_a_removed_label_is_removed() {
+        let copy = shown(&pool(None), "hub", "north").unwrap();
+        assert_eq!(specified(&copy, &copy), None);
+        let mut bare = copy.clone();
+        bare.metadata.labels = None;
+        bare.spec.offer.paused = true;
+        let patch = json!({
+            "metadata": { "labels": { "a": null } },
+            "spec": { "offer": { "paused": true } },
+        });
+        assert_eq!(specified(&copy, &bare), Some(patch));
+    }
+}
