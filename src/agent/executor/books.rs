@@ -45,11 +45,16 @@ impl Terms {
             .ok_or_else(|| format!("indexes {:?} are no ranges such as 0-3,7", lease.indexes))?;
         let count = indexes.len();
         if count == 0 || count > MAX_INDEXES_PER_LEASE {
-            return Err(format!("a lease carries 1 to {MAX_INDEXES_PER_LEASE} indexes, not {count}"));
+            return Err(format!(
+                "a lease carries 1 to {MAX_INDEXES_PER_LEASE} indexes, not {count}"
+            ));
         }
         let size = u32::try_from(lease.size).unwrap_or(0);
         if size == 0 || size.saturating_mul(count) > MAX_PODS {
-            return Err(format!("a lease has 1 to {MAX_PODS} pods, not {} for each index", lease.size));
+            return Err(format!(
+                "a lease has 1 to {MAX_PODS} pods, not {} for each index",
+                lease.size
+            ));
         }
         if size > 1 && count != 1 {
             return Err(format!("a lease of a gang carries one index, not {count}"));
@@ -130,13 +135,19 @@ pub fn answer(name: &str, lease: &GuestLeaseSpec, books: Books<'_>) -> Answer {
         return refuse(reason, message);
     }
     let Some(grant) = books.grant else {
-        return refuse("HubNotGranted", format!("no HubGrant lets {} place work here", lease.hub_id));
+        return refuse(
+            "HubNotGranted",
+            format!("no HubGrant lets {} place work here", lease.hub_id),
+        );
     };
     let stale = books.rivals.iter().find(|(epoch, indexes)| {
         *epoch > lease.epoch && !indexes.intersection(&terms.indexes).is_empty()
     });
     if let Some((epoch, _)) = stale {
-        return refuse("StaleEpoch", format!("epoch {epoch} of this job came before {}", lease.epoch));
+        return refuse(
+            "StaleEpoch",
+            format!("epoch {epoch} of this job came before {}", lease.epoch),
+        );
     }
     let need = match template::need(&lease.template, lease.gpu.count) {
         Ok(need) => need,
@@ -201,7 +212,8 @@ fn policy(lease: &GuestLeaseSpec, pool: &GpuPoolSpec) -> Option<(&'static str, S
         return Some(("TypeNotAllowed", format!("{name} is not lent to jobs of type Batch")));
     }
     let images = template::images(&lease.template);
-    if let Some(image) = images.iter().find(|image| !image_allowed(allow.images.as_deref(), image)) {
+    if let Some(image) = images.iter().find(|image| !image_allowed(allow.images.as_deref(), image))
+    {
         return Some(("ImageNotAllowed", format!("{name} does not allow image {image}")));
     }
     let jurisdiction = pool.location.as_ref().map_or("", |location| &location.jurisdiction);
@@ -216,8 +228,10 @@ fn policy(lease: &GuestLeaseSpec, pool: &GpuPoolSpec) -> Option<(&'static str, S
     }
     let longest = pool.offer.max_attempt_seconds;
     if lease.active_deadline_seconds > longest {
-        let message =
-            format!("{name} lends for {longest} s at most, not {} s", lease.active_deadline_seconds);
+        let message = format!(
+            "{name} lends for {longest} s at most, not {} s",
+            lease.active_deadline_seconds
+        );
         return Some(("TooLong", message));
     }
     None

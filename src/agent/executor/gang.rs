@@ -7,7 +7,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::books::Terms;
 use super::guest::{Guest, Key, Stage};
 use super::outcome::{self, Outcome};
-use super::runs::{Decision, End, READY_WITHIN, Run, Task};
+use super::runs::READY_WITHIN;
+use super::step::{Decision, End, Run, Task};
 
 /// A gang that is not bound whole after this is rolled back.
 pub const BOUND_WITHIN: SignedDuration = SignedDuration::from_secs(60);
@@ -33,8 +34,10 @@ pub(super) fn fold(ends: Vec<End>, doomed: impl Fn(u32) -> bool) -> Option<Outco
 pub(super) fn gate(run: &Run<'_>, terms: &Terms) -> Option<String> {
     let index = terms.indexes.first()?;
     let ready = |guest: &Guest| guest.node.is_some() && !guest.is_terminal() && !guest.deleting;
-    let guests: Vec<_> =
-        terms.keys().map(|key| run.pods.get(&key).map(|(_, guest)| guest)).collect::<Option<_>>()?;
+    let guests: Vec<_> = terms
+        .keys()
+        .map(|key| run.pods.get(&key).map(|(_, guest)| guest))
+        .collect::<Option<_>>()?;
     let run_already = guests.iter().all(|guest| guest.stage == Stage::Running);
     if run_already || !guests.iter().all(|guest| ready(guest)) {
         return None;
@@ -83,6 +86,5 @@ pub(super) fn broken(
         return Some(outcome::GANG_NOT_BOUND.into());
     }
     let pending = run.pods.values().any(|(_, guest)| guest.stage == Stage::Pending);
-    (pending && decision.due(first, READY_WITHIN, now))
-        .then(|| outcome::PODS_READY_TIMEOUT.into())
+    (pending && decision.due(first, READY_WITHIN, now)).then(|| outcome::PODS_READY_TIMEOUT.into())
 }

@@ -62,6 +62,8 @@ pub struct EndedContainer {
 pub struct Guest {
     /// Name of the pod.
     pub name: String,
+    /// Version of the object, as the server writes it.
+    pub version: String,
     /// Name of the `GuestLease` that owns it.
     pub lease: String,
     /// UID of that `GuestLease`.
@@ -115,13 +117,12 @@ impl Guest {
             .iter()
             .find(|owner| owner.kind == "GuestLease" && owner.controller == Some(true))?;
         let number = |label: &str| labels.get(label).and_then(|text| text.parse().ok());
-        let key = Key {
-            index: number(api::LABEL_INDEX)?,
-            rank: number(api::LABEL_RANK).unwrap_or(0),
-        };
+        let key =
+            Key { index: number(api::LABEL_INDEX)?, rank: number(api::LABEL_RANK).unwrap_or(0) };
         let spec = pod.spec.clone().unwrap_or_default();
         let mut guest = Self {
             name: pod.metadata.name.clone().unwrap_or_default(),
+            version: pod.metadata.resource_version.clone().unwrap_or_default(),
             lease: owner.name.clone(),
             lease_uid: owner.uid.clone(),
             key,
@@ -150,8 +151,7 @@ impl Guest {
         for condition in status.conditions.iter().flatten() {
             let holds = condition.status == "True";
             if condition.type_ == "PodScheduled" {
-                self.unschedulable =
-                    !holds && condition.reason.as_deref() == Some("Unschedulable");
+                self.unschedulable = !holds && condition.reason.as_deref() == Some("Unschedulable");
             }
             if holds && condition.type_ == "DisruptionTarget" {
                 let since = condition.last_transition_time.as_ref().map(|time| time.0);

@@ -73,6 +73,23 @@ pub fn is_own(reason: &str) -> bool {
     [SUCCEEDED, FAILED, DEADLINE_EXCEEDED].contains(&reason)
 }
 
+/// Whether the cause of an eviction is one that a member makes up itself.
+#[must_use]
+pub fn is_ours(reason: &str) -> bool {
+    [
+        OWNER_RECLAIMED,
+        NODE_FAILURE,
+        POOL_CLOSED,
+        NOT_BOUND,
+        GANG_NOT_BOUND,
+        IMAGE_PULL_FAILED,
+        IMAGE_NEEDS_ROOT,
+        PODS_READY_TIMEOUT,
+        UNKNOWN,
+    ]
+    .contains(&reason)
+}
+
 /// How a terminal `guest` ended; `None` while the kubelet has not confirmed it. `cause` is why we
 /// told it to go, if we did; `limit` the seconds that it might run; `now` stands in for times that
 /// the kubelet did not write.
@@ -156,9 +173,9 @@ pub fn vanished(guest: &Guest, cause: Option<&str>, limit: i64, now: Timestamp) 
 fn own_failure(guest: &Guest) -> String {
     match guest.reason.as_deref() {
         Some(DEADLINE_EXCEEDED) => DEADLINE_EXCEEDED,
-        Some("Evicted" | "NodeLost" | "Shutdown" | "NodeShutdown" | "Terminated" | "Preempting") => {
-            NODE_FAILURE
-        }
+        Some(
+            "Evicted" | "NodeLost" | "Shutdown" | "NodeShutdown" | "Terminated" | "Preempting",
+        ) => NODE_FAILURE,
         // The kubelet would not take it: its node had less than the scheduler thought.
         Some("UnexpectedAdmissionError" | "NodeAffinity") => NOT_BOUND,
         Some(reason) if reason.starts_with("OutOf") => NOT_BOUND,
@@ -168,7 +185,11 @@ fn own_failure(guest: &Guest) -> String {
 }
 
 fn first_failed(guest: &Guest) -> Option<&EndedContainer> {
-    guest.ended.iter().filter(|container| container.exit_code != 0).min_by_key(|container| container.at)
+    guest
+        .ended
+        .iter()
+        .filter(|container| container.exit_code != 0)
+        .min_by_key(|container| container.at)
 }
 
 #[cfg(test)]
@@ -209,15 +230,30 @@ mod tests {
         let ends = |code| json!({"status": {"containerStatuses": ended(code, "01:00", "")}});
         check("Succeeded", ends(0), None, (SUCCEEDED, Some(0)));
         check("Failed", ends(3), None, (FAILED, Some(3)));
-        check("Failed", json!({"status": {"reason": "DeadlineExceeded"}}), None, (DEADLINE_EXCEEDED, None));
-        check("Failed", json!({"status": {"reason": "OutOfnvidia.com/gpu"}}), None, (NOT_BOUND, None));
+        check(
+            "Failed",
+            json!({"status": {"reason": "DeadlineExceeded"}}),
+            None,
+            (DEADLINE_EXCEEDED, None),
+        );
+        check(
+            "Failed",
+            json!({"status": {"reason": "OutOfnvidia.com/gpu"}}),
+            None,
+            (NOT_BOUND, None),
+        );
         check("Failed", json!({"status": {"reason": "Evicted"}}), None, (NODE_FAILURE, None));
-        assert_eq!(of(&guest("Running", json!({})), Some("Suspended"), 1, Timestamp::UNIX_EPOCH), None);
+        assert_eq!(
+            of(&guest("Running", json!({})), Some("Suspended"), 1, Timestamp::UNIX_EPOCH),
+            None
+        );
     }
 
     fn told(code: i32, at: &str, message: &str, disruption: Option<&str>) -> Value {
-        let conditions = disruption.map(|reason| json!([{"type": "DisruptionTarget",
-            "status": "True", "reason": reason, "lastTransitionTime": "2026-01-01T00:05:00Z"}]));
+        let conditions = disruption.map(|reason| {
+            json!([{"type": "DisruptionTarget",
+            "status": "True", "reason": reason, "lastTransitionTime": "2026-01-01T00:05:00Z"}])
+        });
         json!({"metadata": {"deletionTimestamp": "2026-01-01T00:05:30Z",
                 "deletionGracePeriodSeconds": 30},
             "status": {"conditions": conditions.unwrap_or_else(|| json!([])),
@@ -244,7 +280,12 @@ mod tests {
     fn exit_0_after_notice_counts_only_if_the_program_says_complete() {
         check("Succeeded", told(0, "05:02", "", None), Some("Suspended"), ("Suspended", None));
         let complete = "done\n{\"complete\":true}\n";
-        check("Succeeded", told(0, "05:02", complete, None), Some("Suspended"), (SUCCEEDED, Some(0)));
+        check(
+            "Succeeded",
+            told(0, "05:02", complete, None),
+            Some("Suspended"),
+            (SUCCEEDED, Some(0)),
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::guest::Key;
 use super::outcome::{OWNER_RECLAIMED, POOL_CLOSED};
-use super::runs::Verdict;
+use super::step::Verdict;
 
 /// A confirmed lease that has not ended.
 #[derive(Clone, Debug)]
@@ -171,7 +171,11 @@ mod tests {
         let limits = |max| policy(PoolPolicy { paused: false, max_gpus: Some(max) }, None);
         let holdings = ["old 1 8 a g", "mid 2 1 a g", "new 3 8 a g"];
         check(&holdings, &limits(16), &[("new", OWNER_RECLAIMED)]);
-        check(&holdings, &limits(0), &[("mid", OWNER_RECLAIMED), ("new", OWNER_RECLAIMED), ("old", OWNER_RECLAIMED)]);
+        check(
+            &holdings,
+            &limits(0),
+            &[("mid", OWNER_RECLAIMED), ("new", OWNER_RECLAIMED), ("old", OWNER_RECLAIMED)],
+        );
         // The small one is taken first, but once the large one must go it may stay.
         check(&["big 1 8 a g", "small 2 1 a g"], &limits(1), &[("big", OWNER_RECLAIMED)]);
         check(&["old 1 8 a g", "new 2 8 a g leaving"], &limits(8), &[]);

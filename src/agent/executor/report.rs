@@ -10,7 +10,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::books::Terms;
 use super::guest::{Guest, Stage};
 use super::outcome::{self, Outcome};
-use super::runs::{Decision, Run, Step, Stop};
+use super::step::{Decision, Run, Step, Stop};
 use crate::api::gpulease::{EndedGroup, GuestLeaseStatus, LeasePhase, PodCounts};
 use crate::engine::indexes::Indexes;
 
@@ -114,7 +114,9 @@ fn leaving(run: &Run<'_>, seen: &Seen<'_>) -> String {
 fn began(guest: &Guest) -> Option<Timestamp> {
     match guest.stage {
         Stage::Pending => None,
-        _ => guest.ran.or(guest.started),
+        // A pod that was stopped before its containers began has a start, but never ran.
+        Stage::Failed => guest.ran,
+        Stage::Running | Stage::Succeeded => guest.ran.or(guest.started),
     }
 }
 

@@ -96,9 +96,7 @@ impl Rule {
     pub fn passes(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
         match self {
             Self::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
-            Self::NotIn(key, values) => {
-                labels.get(key).is_none_or(|value| !values.contains(value))
-            }
+            Self::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
             Self::Exists(key) => labels.contains_key(key),
             Self::Absent(key) => !labels.contains_key(key),
             Self::Named(names) => names.contains(name),
@@ -135,9 +133,8 @@ impl Reach {
     #[must_use]
     pub fn slim(spec: &core::PodSpec) -> Self {
         let selector = spec.node_selector.iter().flatten();
-        let all = selector.map(|(key, value)| {
-            Rule::In(key.clone(), BTreeSet::from([value.clone()]))
-        });
+        let all =
+            selector.map(|(key, value)| Rule::In(key.clone(), BTreeSet::from([value.clone()])));
         let tolerations = spec.tolerations.iter().flatten();
         Self {
             all: all.collect(),
@@ -171,9 +168,11 @@ fn term(term: &core::NodeSelectorTerm) -> Vec<Rule> {
     let fields = term.match_fields.iter().flatten();
     labels
         .filter_map(|rule| Rule::read(&rule.key, &rule.operator, rule.values.as_ref()))
-        .chain(fields.filter(|rule| rule.operator == "In").map(|rule| {
-            Rule::Named(rule.values.iter().flatten().cloned().collect())
-        }))
+        .chain(
+            fields
+                .filter(|rule| rule.operator == "In")
+                .map(|rule| Rule::Named(rule.values.iter().flatten().cloned().collect())),
+        )
         .collect()
 }
 
@@ -199,9 +198,7 @@ mod tests {
         check(json!({"matchLabels": {"lend": "a"}}), "lend=a zone=x", true);
         check(json!({"matchLabels": {"lend": "a"}}), "lend=b", false);
         check(json!({}), "lend=a", false);
-        let rules = |operator: &str, values: &[&str]| {
-            json!({"matchExpressions": [{"key": "lend", "operator": operator, "values": values}]})
-        };
+        let rules = |operator: &str, values: &[&str]| json!({"matchExpressions": [{"key": "lend", "operator": operator, "values": values}]});
         check(rules("In", &["a", "b"]), "lend=b", true);
         check(rules("NotIn", &["a"]), "zone=x", true);
         check(rules("Exists", &[]), "zone=x", false);

@@ -157,7 +157,8 @@ fn pod_spec(lease: &GuestLease, pool: &GpuPoolSpec, plan: Plan<'_>) -> Value {
         shm: shm_mount(&given),
         resource: &resource,
     };
-    let list = |field: &str| given.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
+    let list =
+        |field: &str| given.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
     let inits: Vec<_> = list("initContainers").iter().map(|one| frame.fill(one, 0)).collect();
     if !inits.is_empty() {
         put("initContainers", inits.into());
@@ -177,7 +178,8 @@ fn pinned(node: &str) -> Value {
 
 /// The pool's, and those of nodes that we lost sight of: losing the kubelet is not losing the work.
 fn tolerations(pool: &[k8s_openapi::api::core::v1::Toleration]) -> Value {
-    let mut all: Vec<Value> = pool.iter().filter_map(|one| serde_json::to_value(one).ok()).collect();
+    let mut all: Vec<Value> =
+        pool.iter().filter_map(|one| serde_json::to_value(one).ok()).collect();
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         all.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute"}));
     }
