@@ -15,6 +15,7 @@ pub mod gpus;
 pub mod grant;
 pub mod member;
 pub mod quantity;
+pub mod selectors;
 pub mod template;
 
 pub use gpujob::{GpuJob, GpuJobSpec, GpuJobStatus};

@@ -37,7 +37,7 @@ pub fn policy() -> [Value; 2] {
         .collect();
     variables.push(json!({
         "name": "shapes",
-        "expression": format!("[{all}].filter(s, s != '').join('; ')"),
+        "expression": format!("[{all}].filter(s, s != '').join('. ')"),
     }));
     let crossed = cross::RULES.iter().map(|rule| format!("variables.{}", rule.name));
     variables.extend(cross::RULES.iter().map(|rule| {
@@ -46,7 +46,7 @@ pub fn policy() -> [Value; 2] {
     variables.push(json!({
         "name": "findings",
         "expression": format!(
-            "variables.shapes != '' ? variables.shapes : [{}].filter(s, s != '').join('; ')",
+            "variables.shapes != '' ? variables.shapes : [{}].filter(s, s != '').join('. ')",
             crossed.collect::<Vec<_>>().join(", ")
         ),
     }));
@@ -149,7 +149,7 @@ fn list_of_containers(field: &Field, container: &Object, least: usize) -> (Strin
         String::new()
     };
     let expression = format!(
-        "!('{name}' in variables.pod) ? '' : type(variables.pod['{name}']) != list ? {path} + ': ' + {} : {size}{variable}.map(c, type(c.it) == map ? {} : c.at + ': ' + {}).filter(s, s != '').join('; ')",
+        "!('{name}' in variables.pod) ? '' : type(variables.pod['{name}']) != list ? {path} + ': ' + {} : {size}{variable}.map(c, type(c.it) == map ? {} : c.at + ': ' + {}).filter(s, s != '').join('. ')",
         text(&words::demand(field.shape)),
         own(container, "c.it", "c.at"),
         text(&format!("must be {}: fields and values", container.what)),
@@ -169,7 +169,7 @@ fn fields_of_containers(lists: &[(&'static Object, &str)]) -> Vec<(String, Strin
         found.push((
             format!("{of}_{}", field.name),
             format!(
-                "{variable}.filter(c, type(c.it) == map).map(c, {}).filter(s, s != '').join('; ')",
+                "{variable}.filter(c, type(c.it) == map).map(c, {}).filter(s, s != '').join('. ')",
                 present(field, "c.it", "c.at")
             ),
         ));
@@ -242,13 +242,13 @@ fn own(object: &Object, value: &str, path: &str) -> String {
         format!("(k in {} ? 'is not allowed: ' + {map}[k] : {unknown})", texts(&names))
     };
     let mut parts = vec![format!(
-        "{value}.filter(k, !(k in {known})).map(k, {path} + '.' + k + ': ' + {remedy}).join('; ')"
+        "{value}.filter(k, !(k in {known})).map(k, {path} + '.' + k + ': ' + {remedy}).join('. ')"
     )];
     let required: Vec<_> =
         object.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
     if !required.is_empty() {
         parts.push(format!(
-            "{}.filter(k, !(k in {value})).map(k, {path} + '.' + k + ': ' + {}).join('; ')",
+            "{}.filter(k, !(k in {value})).map(k, {path} + '.' + k + ': ' + {}).join('. ')",
             texts(&required),
             text(&words::missing(object))
         ));
@@ -266,7 +266,7 @@ fn own(object: &Object, value: &str, path: &str) -> String {
 fn joined(parts: &[String]) -> String {
     match parts {
         [one] => one.clone(),
-        _ => format!("[{}].filter(s, s != '').join('; ')", parts.join(",\n")),
+        _ => format!("[{}].filter(s, s != '').join('. ')", parts.join(",\n")),
     }
 }
 
@@ -296,7 +296,7 @@ fn findings(shape: Shape, value: &str, path: &str) -> String {
             let element = element_path(path, &e, list.named_by);
             let pair = format!("{value}.map({e}, {{'at': dyn({element}), 'it': dyn({e})}})");
             let inner = findings(list.of, &format!("{e}.it"), &format!("{e}.at"));
-            let each = format!("{pair}.map({e}, {inner}).filter(s, s != '').join('; ')");
+            let each = format!("{pair}.map({e}, {inner}).filter(s, s != '').join('. ')");
             let least = list.least;
             let sized = if least > 0 {
                 format!("({value}.size() < {least} ? {short} : {each})")
@@ -343,7 +343,7 @@ fn keys(shape: Shape, value: &str, path: &str) -> String {
     };
     let said = |condition: &str, words: &str| {
         format!(
-            "{value}.filter(k, {condition}).map(k, {path} + '[' + k + ']: ' + {}).join('; ')",
+            "{value}.filter(k, {condition}).map(k, {path} + '[' + k + ']: ' + {}).join('. ')",
             text(words)
         )
     };

@@ -299,7 +299,7 @@ const AMOUNTS_REFUSED: &[(&str, &str)] = &[
 static AMOUNTS: Object = Object {
     refused: AMOUNTS_REFUSED,
     ..object(
-        "an amount of resources",
+        "an amount of resources (GPU models go to gpu.anyOf)",
         &[
             field("cpu", Shape::Quantity),
             field("memory", Shape::Quantity),
