@@ -6,6 +6,7 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 /// A label selector as in `apimachinery`: at most 64 labels and 64 expressions.
+#[must_use]
 pub fn label_selector(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
@@ -54,6 +55,7 @@ pub fn label_selector(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// Tolerations of pods, at most 16.
+#[must_use]
 pub fn tolerations(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",

@@ -18,7 +18,11 @@ pub(super) fn walk(shape: Shape, value: &Value, path: &str, found: &mut Vec<Stri
         (Shape::Object(object), Value::Object(map)) => fields(object, map, path, found),
         (Shape::List(list), Value::Array(items)) => elements(list, items, path, found),
         (Shape::Labels, Value::Object(map)) => keys(map, path, found, |key, value| {
-            if value.as_str().is_some_and(label_value) { None } else { Some((key, words::LABEL_VALUE)) }
+            if value.as_str().is_some_and(label_value) {
+                None
+            } else {
+                Some((key, words::LABEL_VALUE))
+            }
         }),
         (Shape::Annotations, Value::Object(map)) => keys(map, path, found, |key, value| {
             if value.is_string() { None } else { Some((key, words::ANNOTATION_VALUE)) }

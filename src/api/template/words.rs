@@ -9,8 +9,7 @@ pub(super) const RESERVED_VARIABLE: &str =
 pub(super) const RESERVED_KEY: &str =
     "is reserved for the clusters; use a key with a prefix of your own, or remove it";
 /// What an ill-formed key of a label or annotation is told.
-pub(super) const KEY: &str =
-    "must be a key such as example.org/team: at most 63 letters, digits, -, _ and . after the prefix";
+pub(super) const KEY: &str = "must be a key such as example.org/team: at most 63 letters, digits, -, _ and . after the prefix";
 /// What an ill-formed value of a label is told.
 pub(super) const LABEL_VALUE: &str =
     "must be text of at most 63 letters, digits, -, _ and .; put quotes around numbers";
@@ -36,9 +35,7 @@ pub(super) fn demand(shape: Shape) -> String {
         Shape::Whole(least, most) => format!("must be a whole number from {least} to {most}"),
         Shape::User => "must be a user from 1 to 2147483647: guests never run as root".into(),
         Shape::Port => "must be the number (1 to 65535) or name of a port".into(),
-        Shape::Quantity => {
-            "must be a quantity from 0 to 1P, such as 500m, 4 or 16Gi".into()
-        }
+        Shape::Quantity => "must be a quantity from 0 to 1P, such as 500m, 4 or 16Gi".into(),
         Shape::Gpus => "must be a whole number of GPUs from 0 to 16; \
              leave it out and the first container gets gpu.count"
             .into(),
