@@ -1,2 +1,3 @@
-#[test]
-fn a() {}
+//! Tests against real Kubernetes control planes.
+
+mod manifests;

@@ -310,6 +310,7 @@ pub struct ClusterAffinity {
     pub exclude: Vec<String>,
     /// Labels of pool and member together; the pool's win where both have a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::selectors::label_selector")]
     pub label_selector: Option<LabelSelector>,
 }
 

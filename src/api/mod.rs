@@ -17,6 +17,7 @@ pub mod grant;
 pub mod member;
 pub mod quantity;
 pub mod reasons;
+pub mod selectors;
 pub mod template;
 
 pub use gpujob::{GpuJob, GpuJobSpec, GpuJobStatus};

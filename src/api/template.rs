@@ -4,7 +4,9 @@
 //! Invariant: [`violations`] and the generated admission policy refuse the same templates, size and
 //! absurd digits apart, which CEL cannot see.
 
+mod cel;
 mod check;
+mod containers;
 mod cross;
 mod need;
 mod policy;

@@ -12,7 +12,7 @@ use crate::api::quantity;
 pub(super) struct Rule {
     /// Name of its variable in the policy.
     pub name: &'static str,
-    /// CEL of type string: sentences joined by `; `, empty if all is well. It may use
+    /// CEL of type string: sentences joined by `. `, empty if all is well. It may use
     /// `variables.containers`, `.inits` and `.every` (lists of `{at, it}`) and `.pod`.
     pub cel: &'static str,
     /// The same, for one pod spec and `gpu.count`.
@@ -77,7 +77,7 @@ fn gpu_sum(pod: &Value, count: i32) -> Vec<String> {
 
 const GPU_REQUESTS: &str = "variables.containers.filter(c, 'resources' in c.it && 'requests' in c.it.resources && 'nvidia.com/gpu' in c.it.resources.requests
   && !('limits' in c.it.resources && 'nvidia.com/gpu' in c.it.resources.limits && int(c.it.resources.limits['nvidia.com/gpu']) == int(c.it.resources.requests['nvidia.com/gpu'])))
-.map(c, c.at + '.resources.requests[nvidia.com/gpu]: must equal the limit of nvidia.com/gpu; remove it').join('; ')";
+.map(c, c.at + '.resources.requests[nvidia.com/gpu]: must equal the limit of nvidia.com/gpu; remove it').join('. ')";
 
 fn gpu_requests(pod: &Value, _: i32) -> Vec<String> {
     every(pod)
@@ -97,7 +97,7 @@ fn gpu_requests(pod: &Value, _: i32) -> Vec<String> {
 
 const REQUESTS: &str = "variables.every.map(c, ['cpu', 'memory', 'ephemeral-storage'].filter(r, 'resources' in c.it && 'requests' in c.it.resources && r in c.it.resources.requests && 'limits' in c.it.resources && r in c.it.resources.limits
   && quantity(string(c.it.resources.requests[r])).compareTo(quantity(string(c.it.resources.limits[r]))) > 0)
-  .map(r, c.at + '.resources.requests[' + r + ']: is more than its limit; lower it, or raise the limit').join('; ')).filter(s, s != '').join('; ')";
+  .map(r, c.at + '.resources.requests[' + r + ']: is more than its limit; lower it, or raise the limit').join('. ')).filter(s, s != '').join('. ')";
 
 fn requests(pod: &Value, _: i32) -> Vec<String> {
     let mut found = Vec::new();
@@ -119,7 +119,7 @@ fn requests(pod: &Value, _: i32) -> Vec<String> {
     found
 }
 
-const CONTAINER_NAMES: &str = "variables.every.filter(c, variables.every.filter(d, d.it.name == c.it.name).size() > 1).map(c, c.at + ': another container has this name; rename one').join('; ')";
+const CONTAINER_NAMES: &str = "variables.every.filter(c, variables.every.filter(d, d.it.name == c.it.name).size() > 1).map(c, c.at + ': another container has this name; rename one').join('. ')";
 
 fn container_names(pod: &Value, _: i32) -> Vec<String> {
     let all = every(pod);
@@ -130,7 +130,7 @@ fn container_names(pod: &Value, _: i32) -> Vec<String> {
         .collect()
 }
 
-const VOLUME_NAMES: &str = "!('volumes' in variables.pod) ? '' : variables.pod.volumes.filter(v, variables.pod.volumes.filter(w, w.name == v.name).size() > 1).map(v, 'spec.template.spec.volumes[' + v.name + ']: another volume has this name; rename one').join('; ')";
+const VOLUME_NAMES: &str = "!('volumes' in variables.pod) ? '' : variables.pod.volumes.filter(v, variables.pod.volumes.filter(w, w.name == v.name).size() > 1).map(v, 'spec.template.spec.volumes[' + v.name + ']: another volume has this name; rename one').join('. ')";
 
 fn volume_names(pod: &Value, _: i32) -> Vec<String> {
     let volumes = list(pod, "volumes");
@@ -143,7 +143,7 @@ fn volume_names(pod: &Value, _: i32) -> Vec<String> {
         .collect()
 }
 
-const MOUNTS: &str = "variables.every.map(c, !('volumeMounts' in c.it) ? '' : c.it.volumeMounts.filter(m, !('volumes' in variables.pod) || !variables.pod.volumes.exists(v, v.name == m.name)).map(m, c.at + '.volumeMounts[' + m.name + ']: there is no such volume; add it to volumes, or remove the mount').join('; ')).filter(s, s != '').join('; ')";
+const MOUNTS: &str = "variables.every.map(c, !('volumeMounts' in c.it) ? '' : c.it.volumeMounts.filter(m, !('volumes' in variables.pod) || !variables.pod.volumes.exists(v, v.name == m.name)).map(m, c.at + '.volumeMounts[' + m.name + ']: there is no such volume; add it to volumes, or remove the mount').join('. ')).filter(s, s != '').join('. ')";
 
 fn mounts(pod: &Value, _: i32) -> Vec<String> {
     let known = |name: &str| list(pod, "volumes").iter().any(|volume| text(volume, "name") == name);
@@ -160,7 +160,7 @@ fn mounts(pod: &Value, _: i32) -> Vec<String> {
     found
 }
 
-const MOUNT_PATHS: &str = "variables.every.map(c, !('volumeMounts' in c.it) ? '' : c.it.volumeMounts.filter(m, c.it.volumeMounts.filter(n, n.mountPath == m.mountPath).size() > 1).map(m, c.at + '.volumeMounts[' + m.name + ']: another mount has the path ' + m.mountPath + '; change one').join('; ')).filter(s, s != '').join('; ')";
+const MOUNT_PATHS: &str = "variables.every.map(c, !('volumeMounts' in c.it) ? '' : c.it.volumeMounts.filter(m, c.it.volumeMounts.filter(n, n.mountPath == m.mountPath).size() > 1).map(m, c.at + '.volumeMounts[' + m.name + ']: another mount has the path ' + m.mountPath + '; change one').join('. ')).filter(s, s != '').join('. ')";
 
 fn mount_paths(pod: &Value, _: i32) -> Vec<String> {
     let mut found = Vec::new();
@@ -179,7 +179,7 @@ fn mount_paths(pod: &Value, _: i32) -> Vec<String> {
     found
 }
 
-const INIT_PROBES: &str = "variables.inits.filter(c, !('restartPolicy' in c.it)).map(c, ['livenessProbe', 'readinessProbe', 'startupProbe', 'lifecycle'].filter(f, f in c.it).map(f, c.at + '.' + f + ': an init container may have it only as a sidecar; set restartPolicy: Always, or remove it').join('; ')).filter(s, s != '').join('; ')";
+const INIT_PROBES: &str = "variables.inits.filter(c, !('restartPolicy' in c.it)).map(c, ['livenessProbe', 'readinessProbe', 'startupProbe', 'lifecycle'].filter(f, f in c.it).map(f, c.at + '.' + f + ': an init container may have it only as a sidecar; set restartPolicy: Always, or remove it').join('. ')).filter(s, s != '').join('. ')";
 
 fn init_probes(pod: &Value, _: i32) -> Vec<String> {
     let mut found = Vec::new();
