@@ -36,7 +36,9 @@ impl Indexes {
         let mut merged: Vec<(u32, u32)> = Vec::with_capacity(ranges.len());
         for (first, last) in ranges {
             match merged.last_mut() {
-                Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+                Some(before) if first <= before.1.saturating_add(1) => {
+                    before.1 = before.1.max(last)
+                }
                 _ => merged.push((first, last)),
             }
         }
@@ -90,7 +92,8 @@ impl Indexes {
         let mut left = Vec::new();
         for &(first, last) in &self.0 {
             let mut from = Some(first);
-            for &(begin, end) in other.0.iter().filter(|(begin, end)| *end >= first && *begin <= last)
+            for &(begin, end) in
+                other.0.iter().filter(|(begin, end)| *end >= first && *begin <= last)
             {
                 if let Some(start) = from.filter(|start| *start < begin) {
                     left.push((start, begin - 1));
