@@ -14,6 +14,9 @@ use nix::unistd::Pid;
 use super::error::Error;
 use super::wait::eventually;
 
+/// How long somebody else's lock is believed to be a passing one.
+const LOCKED_WITHIN: Duration = Duration::from_secs(1);
+
 /// A directory that this sandbox holds until the value is dropped.
 #[derive(Debug)]
 pub struct Workplace {
@@ -31,10 +34,15 @@ impl Workplace {
         fs::create_dir_all(directory).map_err(Error::system(what()))?;
         let directory = directory.canonicalize().map_err(Error::system(what()))?;
         let lock = File::create(directory.join("lock")).map_err(Error::system(what()))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::Occupied { directory }),
-            Err(TryLockError::Error(source)) => return Err(Error::system(what())(source)),
+        // A child holds the lock too for the moment between its start and its exec.
+        let locked = eventually("the lock", LOCKED_WITHIN, async || match lock.try_lock() {
+            Ok(()) => Ok(Ok(())),
+            Err(TryLockError::WouldBlock) => Err("it is held".into()),
+            Err(TryLockError::Error(source)) => Ok(Err(source)),
+        });
+        match locked.await {
+            Ok(answer) => answer.map_err(Error::system(what()))?,
+            Err(_) => return Err(Error::Occupied { directory }),
         }
         let workplace = Self { directory, _lock: lock };
         workplace.kill_leftovers().await?;
