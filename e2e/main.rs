@@ -1,2 +1,13 @@
-#[test]
-fn a() {}
+//! End-to-end tests on real control planes, all in one executable so that most of them share one.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "tests print the figures they measure")]
+
+mod budget;
+mod faults;
+mod harness;
+mod jobs;
+mod manifests;
+mod nonsense;
+mod sandbox;
+mod work;

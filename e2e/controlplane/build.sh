@@ -3,14 +3,14 @@
 #
 # Usage: build.sh DIR
 # What DIR or $KUBEBUILDER_ASSETS already holds is taken as it is. A binary is rebuilt when the
-# module that pins its version changes: its stamp is the checksum of that go.mod.
+# module that pins its version changes: its stamp is the checksum of that go.mod and of the flags.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
 out=${1:?usage: build.sh DIR}
 mkdir -p "$out"
-out=$(cd "$out" && pwd)
+out=$(cd "$out" && pwd) # before the next line: DIR is relative to the caller
+cd "$(dirname "${BASH_SOURCE[0]}")"
 
-kubernetes_version=$(awk '$1 == "k8s.io/kubernetes" || $2 == "k8s.io/kubernetes" { print $NF; exit }' kubernetes/go.mod)
+kubernetes_version=$(grep -om1 'k8s.io/kubernetes v[0-9.]*' kubernetes/go.mod | cut -d' ' -f2)
 minor=$(cut -d. -f2 <<<"$kubernetes_version")
 version_package=k8s.io/component-base/version
 kubernetes_flags="-X $version_package.gitVersion=$kubernetes_version -X $version_package.gitMajor=1 -X $version_package.gitMinor=$minor"
@@ -18,7 +18,7 @@ kubernetes_flags="-X $version_package.gitVersion=$kubernetes_version -X $version
 # build MODULE PACKAGE BINARY [LDFLAGS]
 build() {
   local module=$1 package=$2 binary=$3 flags=${4:-} stamp began
-  stamp=$(sha256sum "$module/go.mod" | cut -d' ' -f1)
+  stamp=$(printf %s "$flags" | cat - "$module/go.mod" | sha256sum | cut -d' ' -f1)
   if [[ -n ${KUBEBUILDER_ASSETS:-} && -x $KUBEBUILDER_ASSETS/$binary ]]; then
     ln -sf "$KUBEBUILDER_ASSETS/$binary" "$out/$binary"
     return

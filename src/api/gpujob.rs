@@ -138,6 +138,7 @@ pub struct GpuJobSpec {
 }
 
 /// A schema that keeps every field: the pod template outlives what this build knows of pods.
+#[must_use]
 pub fn open_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
 }
@@ -270,10 +271,10 @@ pub struct OnPodCondition {
     #[serde(rename = "type")]
     #[schemars(length(min = 1, max = 253))]
     pub type_: String,
-    /// `True` (default), `False` or `Unknown`.
+    /// `True`, the default and the only one: members report the conditions that are true.
     #[serde(default = "condition_true")]
-    #[x_kube(validation = Rule::new("self in ['True', 'False', 'Unknown']").message(
-        "podFailurePolicy onPodConditions.status must be True, False or Unknown"))]
+    #[x_kube(validation = Rule::new("self == 'True'").message(
+        "podFailurePolicy onPodConditions.status must be True; leave it out"))]
     #[schemars(length(max = 16))]
     pub status: String,
 }
@@ -309,6 +310,7 @@ pub struct ClusterAffinity {
     pub exclude: Vec<String>,
     /// Labels of pool and member together; the pool's win where both have a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::selectors::label_selector")]
     pub label_selector: Option<LabelSelector>,
 }
 

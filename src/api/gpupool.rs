@@ -51,6 +51,7 @@ pub struct GpuPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("(has(self.matchLabels) && self.matchLabels.size() > 0) || (has(self.matchExpressions) && self.matchExpressions.size() > 0)").message(
         "nodeSelector must name at least one label, such as matchLabels: {idlewild.dev/lend: my-pool}; leave it out to lend nothing"))]
+    #[schemars(schema_with = "super::selectors::label_selector")]
     pub node_selector: Option<LabelSelector>,
     /// Model and memory of nodes without the labels of GPU Feature Discovery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,7 +91,7 @@ pub struct ModelOverride {
 pub struct PodDefaults {
     /// Tolerations of the pool's guests, at most 16; default none but not-ready and unreachable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(schema_with = "super::selectors::tolerations")]
     pub tolerations: Vec<Toleration>,
     /// `RuntimeClass` of the pool's guests; default the node's own.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 pub struct GpuQueueSpec {
     /// Namespaces that it takes; absent = none, `{}` = all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::selectors::label_selector")]
     pub namespace_selector: Option<LabelSelector>,
     /// None (default): works. Hold: admits nothing new. `HoldAndDrain`: also evicts what runs.
     #[serde(default)]

@@ -15,6 +15,9 @@ pub mod gpuqueue;
 pub mod gpus;
 pub mod grant;
 pub mod member;
+pub mod quantity;
+pub mod reasons;
+pub mod selectors;
 pub mod template;
 
 pub use gpujob::{GpuJob, GpuJobSpec, GpuJobStatus};
@@ -35,6 +38,8 @@ pub const GUEST_NAMESPACE: &str = "idlewild-guests";
 pub const MEMBER_NAMESPACE_PREFIX: &str = "member-";
 /// The one coordination Lease that a member renews in its namespace on the hub.
 pub const HEARTBEAT_LEASE: &str = "member";
+/// Finalizer of a `MemberCluster`: its leases end and its rights go before it does.
+pub const MEMBER_FINALIZER: &str = "idlewild.dev/leave";
 /// `ConfigMap` in the hub's namespace that holds the hub's ID and incarnation.
 pub const HUB_CONFIG_MAP: &str = "idlewild-hub";
 /// The one `JoinRequest` of a member's namespace.

@@ -48,9 +48,12 @@ where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
     S: Serialize,
 {
-    let encode = |status: &S| serde_json::to_value(status).expect("a status is plain data");
-    let before = old.map_or_else(|| json!({}), encode);
-    let Some(change) = difference(&before, &encode(new)) else { return Ok(None) };
+    let encode = |status: &S| {
+        serde_json::to_value(status)
+            .map_err(|source| Error::call(what, kube::Error::SerdeError(source)))
+    };
+    let before = old.map_or_else(|| Ok(json!({})), encode)?;
+    let Some(change) = difference(&before, &encode(new)?) else { return Ok(None) };
     let patch = json!({
         "metadata": { "uid": object.uid(), "resourceVersion": object.resource_version() },
         "status": change,

@@ -1,7 +1,10 @@
 //! Talking to any API server; knows nothing of GPUs.
 
 pub mod apply;
+pub mod cache;
 pub mod client;
+pub mod counting;
+pub mod election;
 pub mod error;
 pub mod watch;
 

@@ -1,1 +1,540 @@
-//! Placeholder
+//! One job's life: what it has on record and what is seen of its leases, to what happens next.
+//!
+//! Invariant: a result counts once, and only from an allocation on record; a lease is removed only
+//! after what it reported is on record; what is on record never gets older.
+
+use std::collections::BTreeMap;
+
+use super::indexes::Indexes;
+use super::model::{Epoch, PoolId};
+
+#[cfg(test)]
+mod tests;
+
+/// A lease that its member has not answered for so long is withdrawn.
+pub const ANSWER_MILLIS: i64 = 10_000;
+/// Ended attempts kept on record.
+const ATTEMPTS_KEPT: usize = 10;
+/// Longest back-off.
+const BACK_OFF_MILLIS: i64 = 300_000;
+
+/// What the user asked, as far as the life of the replicas depends on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Replicas that must succeed.
+    pub completions: u32,
+    /// Replicas that may run at once.
+    pub parallelism: u32,
+    /// GPUs of one replica.
+    pub gpus: u64,
+    /// Failures that are forgiven.
+    pub backoff_limit: u32,
+    /// What a failure means; the first rule that matches decides, none = it counts.
+    pub rules: Vec<FailureRule>,
+    /// Seconds that a replica may run, over all its attempts.
+    pub max_running_seconds: Option<u64>,
+    /// Why nothing of it may run now, if so: the reason of the withdrawals.
+    pub stopped: Option<&'static str>,
+}
+
+/// What a failure means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureRule {
+    /// Which failures.
+    pub pattern: FailurePattern,
+    /// What they mean.
+    pub action: FailureAction,
+}
+
+/// Which failures a rule is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FailurePattern {
+    /// The exit code is (not) one of these, in this container if one is named.
+    ExitCodes { container: Option<String>, codes: Vec<i32>, negated: bool },
+    /// One of these conditions is true.
+    Conditions(Vec<String>),
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureAction {
+    /// Run again, uncounted.
+    Ignore,
+    /// It counts against the limit.
+    Count,
+    /// The job fails.
+    FailJob,
+}
+
+/// A live attempt: everything its lease is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allocation {
+    /// Its number.
+    pub epoch: Epoch,
+    /// Where.
+    pub pool: PoolId,
+    /// The replicas.
+    pub indexes: Indexes,
+    /// Those that ended and were counted.
+    pub ended: Indexes,
+    /// GPU model.
+    pub model: String,
+    /// Generation of the job at allocation.
+    pub generation: i64,
+    /// Seconds that its pods may run.
+    pub deadline_seconds: u64,
+    /// When it was made, in milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Allocation {
+    /// The replicas that have not ended.
+    #[must_use]
+    pub fn live(&self) -> Indexes {
+        self.indexes.minus(&self.ended)
+    }
+}
+
+/// An attempt that ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its number.
+    pub epoch: Epoch,
+    /// Where.
+    pub pool: PoolId,
+    /// The replicas.
+    pub indexes: Indexes,
+    /// When it started to run, in milliseconds since 1970.
+    pub start: Option<i64>,
+    /// When it ended.
+    pub end: i64,
+    /// Why.
+    pub reason: String,
+    /// GPUs times seconds.
+    pub gpu_seconds: u64,
+}
+
+/// Attempts that ended before their end, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evictions {
+    /// The owner wanted the GPUs.
+    pub owner_reclaimed: u32,
+    /// The member is gone.
+    pub cluster_lost: u32,
+    /// Any other cause.
+    pub other: u32,
+}
+
+/// How a job ended, or is about to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// `Succeeded`, `BackoffLimitExceeded`, `PodFailurePolicy` or `DeadlineExceeded`.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+}
+
+/// The reason of a job that did what it should.
+pub const SUCCEEDED: &str = "Succeeded";
+
+/// What the hub keeps of a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Replicas that succeeded.
+    pub completed: Indexes,
+    /// Failures that counted.
+    pub failures: u32,
+    /// Live attempts; the authority on what may run where.
+    pub allocations: Vec<Allocation>,
+    /// The last attempts that ended.
+    pub attempts: Vec<Attempt>,
+    /// Evictions by cause.
+    pub evictions: Evictions,
+    /// Seconds that unfinished replicas have run.
+    pub ran: BTreeMap<u32, u64>,
+    /// Number of the next attempt; it only rises.
+    pub next_attempt: u32,
+    /// Not placed before this time, in milliseconds since 1970.
+    pub requeue_at: Option<i64>,
+    /// When it first ran, in milliseconds since 1970.
+    pub started_at: Option<i64>,
+    /// What it will end as once nothing of it runs.
+    pub verdict: Option<Verdict>,
+    /// When it ended, in milliseconds since 1970.
+    pub finished_at: Option<i64>,
+}
+
+impl Record {
+    /// The replicas that hold a lease and have not ended.
+    #[must_use]
+    pub fn live(&self) -> Indexes {
+        self.allocations.iter().fold(Indexes::default(), |all, one| all.union(&one.live()))
+    }
+
+    /// Whether `epoch` was allocated once and is over: all it reported is on record.
+    #[must_use]
+    pub fn is_over(&self, epoch: Epoch) -> bool {
+        epoch.attempt < self.next_attempt
+            && !self.allocations.iter().any(|allocation| allocation.epoch == epoch)
+    }
+}
+
+/// Where a lease stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// Its member has not answered.
+    #[default]
+    Unanswered,
+    /// Its member said no.
+    Refused,
+    /// Its member holds GPUs for it.
+    Held,
+    /// Nothing of it runs any more.
+    Released,
+}
+
+/// Replicas that ended alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// `Succeeded`, `Failed`, `DeadlineExceeded`, or the cause of an eviction.
+    pub reason: String,
+    /// Exit code that decided.
+    pub exit_code: Option<i32>,
+    /// Container that decided.
+    pub container: Option<String>,
+    /// True conditions of the pod.
+    pub conditions: Vec<String>,
+    /// The replicas.
+    pub indexes: Indexes,
+}
+
+/// A lease as it is seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lease {
+    /// Number of the attempt.
+    pub epoch: Epoch,
+    /// Where it stands.
+    pub stage: Stage,
+    /// Whether the hub has withdrawn it.
+    pub withdrawn: bool,
+    /// When its first pod ran, in milliseconds since 1970.
+    pub start: Option<i64>,
+    /// When its last pod ended.
+    pub end: Option<i64>,
+    /// Why it ended.
+    pub end_reason: String,
+    /// What ended, grouped.
+    pub ended: Vec<Ended>,
+}
+
+/// Something to do about a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The allocation has no lease: create it.
+    Create(Epoch),
+    /// End it, because of this.
+    Withdraw(Epoch, &'static str),
+    /// End it, unless its member accepts first.
+    WithdrawUnanswered(Epoch),
+    /// It is over and on record: remove it.
+    Remove(Epoch),
+    /// It is newer than the record: read the job again.
+    Refresh,
+}
+
+/// What follows from what is seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Advance {
+    /// The record from now on.
+    pub record: Record,
+    /// What to do about its leases, once the record is written.
+    pub steps: Vec<Step>,
+    /// Allocations that their members refused.
+    pub refused: Vec<Allocation>,
+    /// Replicas that want a lease.
+    pub wanted: Indexes,
+    /// The next time at which time alone changes something, in milliseconds since 1970.
+    pub wake_at: Option<i64>,
+}
+
+/// Advances a job.
+///
+/// `leases` are all leases of the job that are seen; `is_lost` says whether a member is gone for
+/// ever. Running it again on its own result changes nothing.
+#[must_use]
+pub fn advance(
+    terms: &Terms,
+    record: &Record,
+    leases: &BTreeMap<Epoch, Lease>,
+    is_lost: impl Fn(&str) -> bool,
+    now: i64,
+) -> Advance {
+    let mut next = Advance { record: record.clone(), ..Advance::default() };
+    for allocation in std::mem::take(&mut next.record.allocations) {
+        let lost = is_lost(&allocation.pool.member);
+        let lease = leases.get(&allocation.epoch);
+        fold(terms, &mut next, allocation, Sighting { lease, lost, now });
+    }
+    judge(terms, &mut next.record, now);
+    tidy(terms, &mut next, leases, now);
+    next.wanted = wanted(terms, &next.record);
+    if let Some(at) = next.record.requeue_at.filter(|at| *at > now) {
+        wake(&mut next.wake_at, at);
+    }
+    next
+}
+
+/// Ends all leases of a job that is gone.
+#[must_use]
+pub fn retire(leases: &BTreeMap<Epoch, Lease>) -> Vec<Step> {
+    let step = |lease: &Lease| match (lease.stage, lease.withdrawn) {
+        (Stage::Released | Stage::Refused, _) => Some(Step::Remove(lease.epoch)),
+        (_, false) => Some(Step::Withdraw(lease.epoch, "JobDeleted")),
+        (_, true) => None,
+    };
+    leases.values().filter_map(step).collect()
+}
+
+fn wake(wake_at: &mut Option<i64>, at: i64) {
+    *wake_at = Some(wake_at.map_or(at, |before| before.min(at)));
+}
+
+/// What is seen of an allocation.
+struct Sighting<'a> {
+    lease: Option<&'a Lease>,
+    lost: bool,
+    now: i64,
+}
+
+/// Takes into the record what became of one allocation; keeps it while it is live.
+fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sighting) {
+    let Sighting { lease, lost, now } = seen;
+    let Some(lease) = lease else {
+        if lost {
+            end(terms, &mut next.record, &allocation, &Lease::default(), ("ClusterLost", now));
+            return;
+        }
+        next.steps.push(Step::Create(allocation.epoch));
+        next.record.allocations.push(allocation);
+        return;
+    };
+    match lease.stage {
+        Stage::Refused => return next.refused.push(allocation),
+        Stage::Unanswered if lease.withdrawn => return,
+        Stage::Unanswered if !lost => wake(&mut next.wake_at, allocation.at + ANSWER_MILLIS),
+        Stage::Unanswered | Stage::Held | Stage::Released => {}
+    }
+    next.record.started_at = earliest(next.record.started_at, lease.start);
+    count(terms, &mut next.record, &mut allocation, lease, now);
+    if lost {
+        return end(terms, &mut next.record, &allocation, lease, ("ClusterLost", now));
+    }
+    if lease.stage == Stage::Released {
+        let reason = if lease.end_reason.is_empty() { "Unknown" } else { &lease.end_reason };
+        return end(
+            terms,
+            &mut next.record,
+            &allocation,
+            lease,
+            (reason, lease.end.unwrap_or(now)),
+        );
+    }
+    next.record.allocations.push(allocation);
+}
+
+fn earliest(left: Option<i64>, right: Option<i64>) -> Option<i64> {
+    left.into_iter().chain(right).min()
+}
+
+/// Counts the replicas that ended while their lease lives on.
+fn count(terms: &Terms, record: &mut Record, allocation: &mut Allocation, lease: &Lease, now: i64) {
+    let seconds = ran_seconds(lease, now);
+    for group in &lease.ended {
+        let fresh = group.indexes.intersection(&allocation.live());
+        if fresh.is_empty() {
+            continue;
+        }
+        allocation.ended = allocation.ended.union(&fresh);
+        settle(terms, record, (group, &fresh), allocation, (seconds, now));
+    }
+}
+
+fn ran_seconds(lease: &Lease, now: i64) -> u64 {
+    let millis = lease.start.map_or(0, |start| lease.end.unwrap_or(now) - start);
+    u64::try_from(millis / 1000).unwrap_or(0)
+}
+
+/// Takes one way in which some replicas ended into the record.
+fn settle(
+    terms: &Terms,
+    record: &mut Record,
+    (group, indexes): (&Ended, &Indexes),
+    allocation: &Allocation,
+    (seconds, now): (u64, i64),
+) {
+    if group.reason == SUCCEEDED {
+        record.completed = record.completed.union(indexes);
+        record.ran.retain(|index, _| !indexes.contains(*index));
+        return;
+    }
+    let ran =
+        if group.reason == "DeadlineExceeded" { allocation.deadline_seconds } else { seconds };
+    for index in indexes.iter() {
+        *record.ran.entry(index).or_default() += ran;
+    }
+    let action = action(&terms.rules, group);
+    if action == Some(FailureAction::FailJob) {
+        let code = group.exit_code.map_or(String::new(), |code| format!(", exit code {code}"));
+        let message = format!("a rule of podFailurePolicy failed it: replica {indexes}{code}");
+        return doom(record, "PodFailurePolicy", message);
+    }
+    match group.reason.as_str() {
+        "Failed" if action != Some(FailureAction::Ignore) => {
+            record.failures = record.failures.saturating_add(indexes.len());
+            back_off(record, record.failures, now);
+        }
+        "Failed" => back_off(record, 1, now),
+        "DeadlineExceeded" => expire(terms, record, indexes),
+        "Suspended" | "JobFinished" => {}
+        reason => evict(record, reason, &allocation.pool, now),
+    }
+}
+
+fn doom(record: &mut Record, reason: &str, message: String) {
+    record.verdict.get_or_insert(Verdict { reason: reason.into(), message });
+}
+
+/// Replicas ran as long as they might: the job's limit ends it, the pool's is an eviction.
+fn expire(terms: &Terms, record: &mut Record, indexes: &Indexes) {
+    let used_up = |limit: &u64| indexes.iter().any(|index| record.ran.get(&index) >= Some(limit));
+    match terms.max_running_seconds.filter(used_up) {
+        Some(limit) => {
+            let message = format!("replica {indexes} ran for maxRunningSeconds ({limit} s)");
+            doom(record, "DeadlineExceeded", message);
+        }
+        None => record.evictions.other += 1,
+    }
+}
+
+/// Counts an eviction; a repeated one from the same pool backs off.
+fn evict(record: &mut Record, reason: &str, pool: &PoolId, now: i64) {
+    match reason {
+        "OwnerReclaimed" => record.evictions.owner_reclaimed += 1,
+        "ClusterLost" => record.evictions.cluster_lost += 1,
+        _ => record.evictions.other += 1,
+    }
+    let completed = |attempt: &&Attempt| attempt.reason != "Completed" && attempt.pool == *pool;
+    let repeated = record.attempts.iter().rev().take_while(completed).count();
+    back_off(record, u32::try_from(repeated).unwrap_or(u32::MAX), now);
+}
+
+/// Nothing new for 1 s after the first, doubling to 5 min.
+fn back_off(record: &mut Record, times: u32, now: i64) {
+    if times > 0 {
+        let delay = 1000_i64.checked_shl(times.min(20) - 1).unwrap_or(BACK_OFF_MILLIS);
+        record.requeue_at = Some(now + delay.min(BACK_OFF_MILLIS));
+    }
+}
+
+/// The first rule that matches; exit codes are of user code, conditions of any end.
+fn action(rules: &[FailureRule], group: &Ended) -> Option<FailureAction> {
+    rules.iter().find(|rule| matches(&rule.pattern, group)).map(|rule| rule.action)
+}
+
+fn matches(pattern: &FailurePattern, group: &Ended) -> bool {
+    match pattern {
+        FailurePattern::Conditions(types) => {
+            types.iter().any(|type_| group.conditions.contains(type_))
+        }
+        FailurePattern::ExitCodes { container, codes, negated } => {
+            let named = container.is_none() || *container == group.container;
+            let code = group.exit_code.filter(|code| group.reason == "Failed" && *code != 0);
+            named && code.is_some_and(|code| codes.contains(&code) != *negated)
+        }
+    }
+}
+
+/// Ends an allocation: replicas that did not end by themselves were evicted.
+fn end(
+    terms: &Terms,
+    record: &mut Record,
+    allocation: &Allocation,
+    lease: &Lease,
+    (reason, at): (&str, i64),
+) {
+    let left = allocation.live();
+    let seconds = ran_seconds(lease, at);
+    if !left.is_empty() {
+        let group = Ended { reason: reason.into(), ..Ended::default() };
+        settle(terms, record, (&group, &left), allocation, (seconds, at));
+    }
+    record.attempts.push(Attempt {
+        epoch: allocation.epoch,
+        pool: allocation.pool.clone(),
+        indexes: allocation.indexes.clone(),
+        start: lease.start,
+        end: at,
+        reason: reason.into(),
+        gpu_seconds: seconds * terms.gpus * u64::from(allocation.indexes.len()),
+    });
+    let excess = record.attempts.len().saturating_sub(ATTEMPTS_KEPT);
+    record.attempts.drain(..excess);
+}
+
+/// Decides whether the job is over; it is only once nothing of it holds a lease.
+fn judge(terms: &Terms, record: &mut Record, now: i64) {
+    if record.completed.len() >= terms.completions {
+        let message =
+            format!("{} of {} replicas succeeded", record.completed.len(), terms.completions);
+        record.verdict = Some(Verdict { reason: SUCCEEDED.into(), message });
+    } else if record.failures > terms.backoff_limit {
+        let (failures, limit) = (record.failures, terms.backoff_limit);
+        let message = format!("{failures} failures of its pods, backoffLimit is {limit}");
+        doom(record, "BackoffLimitExceeded", message);
+    }
+    if record.verdict.is_some() && record.allocations.is_empty() && record.finished_at.is_none() {
+        record.finished_at = Some(now);
+        record.requeue_at = None;
+        record.ran.clear();
+    }
+}
+
+/// What to do about leases, given the record.
+fn tidy(terms: &Terms, next: &mut Advance, leases: &BTreeMap<Epoch, Lease>, now: i64) {
+    let ending = next.record.verdict.as_ref().map(|_| "JobFinished").or(terms.stopped);
+    for lease in leases.values() {
+        if lease.epoch.attempt >= next.record.next_attempt {
+            next.steps.push(Step::Refresh);
+        } else if next.record.is_over(lease.epoch) {
+            match lease.stage {
+                Stage::Released | Stage::Refused => next.steps.push(Step::Remove(lease.epoch)),
+                _ if !lease.withdrawn => {
+                    next.steps.push(Step::Withdraw(lease.epoch, "Superseded"));
+                }
+                _ => {}
+            }
+        } else if lease.withdrawn {
+            // Its member will answer.
+        } else if let Some(reason) = ending {
+            next.steps.push(Step::Withdraw(lease.epoch, reason));
+        } else if lease.stage == Stage::Unanswered && unanswered_too_long(&next.record, lease, now)
+        {
+            next.steps.push(Step::WithdrawUnanswered(lease.epoch));
+        }
+    }
+}
+
+fn unanswered_too_long(record: &Record, lease: &Lease, now: i64) -> bool {
+    let made = record.allocations.iter().find(|allocation| allocation.epoch == lease.epoch);
+    made.is_some_and(|allocation| now >= allocation.at + ANSWER_MILLIS)
+}
+
+/// The replicas that may run and hold no lease.
+fn wanted(terms: &Terms, record: &Record) -> Indexes {
+    if terms.stopped.is_some() || record.verdict.is_some() {
+        return Indexes::default();
+    }
+    let live = record.live();
+    let open = Indexes::range(0, terms.completions).minus(&record.completed).minus(&live);
+    open.lowest(terms.parallelism.saturating_sub(live.len()))
+}

@@ -3,10 +3,14 @@
 //! Invariant: std only. No async, clock, randomness, logging or serde; time, policy and identity
 //! are arguments, and the same input gives the same output in any order.
 
+pub mod explain;
 pub mod fit;
 pub mod indexes;
 pub mod lifecycle;
 pub mod model;
 pub mod nodes;
+#[cfg(test)]
+mod notation;
 pub mod placement;
 pub mod round;
+mod rules;

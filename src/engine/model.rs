@@ -97,6 +97,21 @@ pub enum LabelRule {
     Absent(String),
 }
 
+impl LabelRule {
+    /// Whether `labels` keep the rule.
+    #[must_use]
+    pub fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
+        match self {
+            Self::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
+            Self::NotIn(key, values) => {
+                !labels.get(key).is_some_and(|value| values.contains(value))
+            }
+            Self::Exists(key) => labels.contains_key(key),
+            Self::Absent(key) => !labels.contains_key(key),
+        }
+    }
+}
+
 /// Tolerates taints of members.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Toleration {
@@ -185,6 +200,8 @@ pub struct Pool {
     pub notice_seconds: u64,
     /// Serial of the member's books that `shapes` counts up to.
     pub serial: i64,
+    /// GPUs that it lends when nothing is taken: those of its nodes, at most `maxGpus`.
+    pub offered: u64,
     /// GPUs that guests may still take, by `maxGpus` and the reserve.
     pub lendable: u64,
     /// What is free.

@@ -1,3 +1,377 @@
 //! Runs once: watches jobs and pools, runs rounds, issues leases, reports status.
+//!
+//! One loop owns everything that is known (`state`), decides purely (`rounds`, `members`) and lets
+//! tasks carry out the writes (`work`), whose answers come back as events like any other.
+//!
+//! Invariant: it holds nothing that cannot be read again; killing it at any moment loses nothing.
 
-pub mod revoke;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use prometheus::Registry;
+use serde_json::json;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tracing::info;
+
+use crate::api::{HUB_CONFIG_MAP, LABEL_MEMBER};
+use crate::cluster::election::Election;
+use crate::cluster::watch::feed;
+use crate::cluster::{Error, within};
+use crate::{http, metrics};
+
+mod heartbeats;
+mod jobs;
+mod leases;
+mod members;
+mod observe;
+mod queues;
+mod revoke;
+mod rounds;
+mod snapshot;
+mod state;
+mod words;
+mod work;
+
+use rounds::{Identity, Now};
+use state::{Answer, Event, State};
+use work::{Hand, Work};
+
+/// Writes under way at once: enough to keep an API server busy, not enough to drown it.
+const WRITES: usize = 64;
+/// Events that come within this time of one another are decided on together.
+const COALESCED: Duration = Duration::from_millis(5);
+/// Removals gather for this long, or until there are [`REMOVED_AT_ONCE`].
+const GATHERED: Duration = Duration::from_secs(1);
+/// Most leases that one request removes: their names must fit into its address.
+const REMOVED_AT_ONCE: usize = 50;
+/// The status of a queue is written at most this often.
+const QUEUES_EVERY: Duration = Duration::from_secs(10);
+/// Name of the leader's Lease.
+const ELECTION: &str = "idlewild-hub";
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Namespace of the hub.
+    pub namespace: String,
+    /// Where metrics and probes are served.
+    pub listen: SocketAddr,
+    /// Whether to wait for leadership; without, several processes work at once, which is harmless.
+    pub elect: bool,
+    /// Name of this process among the candidates.
+    pub identity: String,
+    /// The hub's store was restored from a backup: raise the incarnation first.
+    pub restored: bool,
+}
+
+/// Runs until the process is told to stop or leadership is lost.
+///
+/// # Errors
+/// If the hub's identity cannot be read or the listening address cannot be used.
+pub async fn run(
+    client: Client,
+    registry: Registry,
+    settings: Settings,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let gates = Arc::new(Mutex::new(vec!["start".to_owned()]));
+    let shown = gates.clone();
+    let metrics = metrics::Hub::new(&registry);
+    let show = Arc::new(move || shown.lock().map(|gates| gates.clone()).unwrap_or_default());
+    let server = tokio::spawn(http::serve(settings.listen, registry, show));
+    let identity = identity(&client, &settings).await?;
+    info!(hub = identity.id, incarnation = identity.incarnation, "hub starts");
+    let (sender, receiver) = mpsc::channel(4096);
+    let watches = watches(&client, &sender);
+    let (leads, leader) = watch::channel(!settings.elect);
+    let election = Arc::new(Election::new(
+        client.clone(),
+        &settings.namespace,
+        ELECTION,
+        settings.identity.clone(),
+    ));
+    let (candidate, elect) = (election.clone(), settings.elect);
+    let held = async move {
+        if !elect {
+            return std::future::pending().await;
+        }
+        candidate.win().await;
+        leads.send_replace(true);
+        candidate.hold().await;
+    };
+    let hand = Hand { client: client.clone(), answers: sender };
+    let hub = Loop::new(identity, hand, gates, metrics);
+    let result = tokio::select! {
+        () = hub.run(receiver, leader) => Ok(()),
+        () = held => Err(Error::Unfit { reason: "leadership was lost; start again".into() }),
+        () = watches => Ok(()),
+        ended = server => Err(Error::Unfit {
+            reason: format!("cannot serve on {}: {ended:?}", settings.listen),
+        }),
+        () = stop => Ok(()),
+    };
+    if elect && result.is_ok() {
+        election.resign().await;
+    }
+    result
+}
+
+/// Feeds everything that the hub watches into its loop.
+fn watches(client: &Client, sender: &mpsc::Sender<Event>) -> impl Future<Output = ()> + use<> {
+    macro_rules! fed {
+        ($event:expr, $labels:expr) => {
+            feed(Api::all(client.clone()), $labels, sender.clone(), $event)
+        };
+    }
+    let all = (
+        fed!(Event::Job, None),
+        fed!(Event::Lease, None),
+        fed!(Event::Pool, None),
+        fed!(Event::Member, None),
+        fed!(Event::Heartbeat, Some(LABEL_MEMBER)),
+        fed!(Event::Queue, None),
+        fed!(Event::Namespace, None),
+        fed!(Event::Priority, None),
+        fed!(Event::Join, None),
+    );
+    async move {
+        tokio::join!(all.0, all.1, all.2, all.3, all.4, all.5, all.6, all.7, all.8);
+    }
+}
+
+/// Who this hub is, from its `ConfigMap`; a restored hub is another incarnation.
+async fn identity(client: &Client, settings: &Settings) -> Result<Identity, Error> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), &settings.namespace);
+    let map = within("read the hub's identity", api.get(HUB_CONFIG_MAP)).await?;
+    let data = map.data.clone().unwrap_or_default();
+    let wrong = |what: &str| Error::Unfit {
+        reason: format!(
+            "ConfigMap {}/{HUB_CONFIG_MAP}: {what}; the chart idlewild-hub makes it",
+            settings.namespace
+        ),
+    };
+    let id = data.get("id").filter(|id| !id.is_empty()).ok_or_else(|| wrong("id is missing"))?;
+    let text = data.get("incarnation").map_or("1", String::as_str);
+    let number: u32 = text.parse().map_err(|_| wrong("incarnation must be a whole number"))?;
+    let identity = Identity { id: id.clone(), incarnation: number };
+    if !settings.restored {
+        return Ok(identity);
+    }
+    raise(&api, &map, number.saturating_add(1)).await?;
+    Ok(Identity { incarnation: number.saturating_add(1), ..identity })
+}
+
+/// Writes a higher incarnation, onto what was read.
+async fn raise(api: &Api<ConfigMap>, map: &ConfigMap, incarnation: u32) -> Result<(), Error> {
+    let patch = json!({
+        "metadata": { "resourceVersion": map.resource_version() },
+        "data": { "incarnation": incarnation.to_string() },
+    });
+    let params = PatchParams::default();
+    within("raise the incarnation", api.patch(HUB_CONFIG_MAP, &params, &Patch::Merge(&patch)))
+        .await
+        .map(drop)
+}
+
+/// The one loop.
+struct Loop {
+    state: State,
+    identity: Identity,
+    hand: Hand,
+    gates: Arc<Mutex<Vec<String>>>,
+    metrics: metrics::Hub,
+    writes: Arc<Semaphore>,
+    removals: BTreeMap<String, (Instant, BTreeSet<String>)>,
+    queues_at: Instant,
+}
+
+impl Loop {
+    fn new(
+        identity: Identity,
+        hand: Hand,
+        gates: Arc<Mutex<Vec<String>>>,
+        metrics: metrics::Hub,
+    ) -> Self {
+        Self {
+            state: State::default(),
+            identity,
+            hand,
+            gates,
+            metrics,
+            writes: Arc::new(Semaphore::new(WRITES)),
+            removals: BTreeMap::new(),
+            queues_at: Instant::now(),
+        }
+    }
+
+    async fn run(mut self, mut events: mpsc::Receiver<Event>, mut leader: watch::Receiver<bool>) {
+        let mut working = false;
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.take_with_followers(event, &mut events).await,
+                    None => return,
+                },
+                () = tokio::time::sleep_until(self.wake(working).into()) => {}
+                Ok(()) = leader.changed() => {}
+            }
+            let closed = self.state.closed_gates();
+            let ready = closed.is_empty();
+            if let Ok(mut gates) = self.gates.lock() {
+                *gates = closed.into_iter().map(str::to_owned).collect();
+            }
+            if !ready || !*leader.borrow() {
+                continue;
+            }
+            if !working {
+                working = true;
+                self.begin();
+            }
+            self.pass();
+        }
+    }
+
+    /// Takes in an event and those that come right after it.
+    async fn take_with_followers(&mut self, event: Event, events: &mut mpsc::Receiver<Event>) {
+        let until = tokio::time::Instant::now() + COALESCED;
+        self.state.take(event, Instant::now());
+        while let Ok(Some(event)) = tokio::time::timeout_at(until, events.recv()).await {
+            self.state.take(event, Instant::now());
+        }
+    }
+
+    /// Everything is known and this process leads: look at everything once.
+    fn begin(&mut self) {
+        info!(
+            jobs = self.state.jobs.len(),
+            leases = self.state.leases.len(),
+            members = self.state.members.len(),
+            "hub works"
+        );
+        self.metrics.leads.set(1);
+        rounds::recall_promises(&mut self.state);
+        let names = self.state.members.iter().map(|(_, member)| member.name_any());
+        let names: Vec<_> = names.collect();
+        self.state.dirty_members.extend(names);
+        let orphaned: Vec<_> = self.state.leases_of.keys().cloned().collect();
+        self.state.dirty.extend(orphaned);
+        self.state.everything_if(true);
+    }
+
+    /// Decides everything that can be decided, and starts the writes.
+    fn pass(&mut self) {
+        let now = Now { instant: Instant::now(), wall: Timestamp::now() };
+        let timer = self.metrics.round_seconds.start_timer();
+        let work = rounds::decide(&mut self.state, &self.identity, now);
+        timer.observe_duration();
+        for work in work {
+            match work {
+                Work::Remove(key) => {
+                    let gathered = self.removals.entry(key.0.clone());
+                    let (_, names) = gathered.or_insert_with(|| (now.instant, BTreeSet::new()));
+                    names.insert(key.1.clone());
+                    self.state.removing.insert(key);
+                }
+                work => {
+                    observe::work(&self.metrics, &work, now.wall);
+                    self.start(move |hand| async move { hand.carry_out(work).await });
+                }
+            }
+        }
+        for work in members::decide(&mut self.state, now.instant, now.wall) {
+            self.start(move |hand| async move { hand.member(work).await });
+        }
+        self.remove_gathered(now.instant);
+        if now.instant >= self.queues_at {
+            self.queues_at = now.instant + QUEUES_EVERY;
+            self.report(now.instant);
+        }
+    }
+
+    fn start<F>(&self, carry_out: impl FnOnce(Hand) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (writes, gauge) = (self.writes.clone(), self.metrics.writes.clone());
+        let carried = carry_out(self.hand.clone());
+        tokio::spawn(async move {
+            let _permit = writes.acquire_owned().await;
+            gauge.inc();
+            carried.await;
+            gauge.dec();
+        });
+    }
+
+    fn remove_gathered(&mut self, now: Instant) {
+        let ripe = |(_, (since, names)): (&String, &(Instant, BTreeSet<String>))| {
+            now >= *since + GATHERED || names.len() >= REMOVED_AT_ONCE
+        };
+        let namespaces: Vec<String> = self
+            .removals
+            .iter()
+            .filter(|entry| ripe(*entry))
+            .map(|(namespace, _)| namespace.clone())
+            .collect();
+        for namespace in namespaces {
+            let Some((_, names)) = self.removals.remove(&namespace) else { continue };
+            let names: Vec<String> = names.into_iter().collect();
+            for names in names.chunks(REMOVED_AT_ONCE).map(<[String]>::to_vec) {
+                let namespace = namespace.clone();
+                self.start(move |hand| async move { hand.remove(namespace, names).await });
+            }
+        }
+    }
+
+    /// Writes the statuses of queues that changed, and shows gauges.
+    fn report(&mut self, now: Instant) {
+        observe::state(&self.metrics, &self.state, now);
+        for queue in self.state.queues.iter().map(|(_, queue)| queue.clone()) {
+            let status = queues::status(&self.state, &queue);
+            if queue.status.as_ref() != Some(&status) {
+                self.start(move |hand| async move { hand.queue(queue, status).await });
+            }
+        }
+    }
+
+    /// When to pass without an event.
+    fn wake(&self, working: bool) -> Instant {
+        let now = Instant::now();
+        let far = now + QUEUES_EVERY;
+        if !working {
+            return far;
+        }
+        let notes = self.state.notes.values().filter(|notes| !notes.busy);
+        let jobs = notes.filter_map(|notes| notes.due);
+        let members = self.state.silence.values().filter_map(|silence| silence.next_look(now));
+        let failed = self.state.due_members.values().copied();
+        let removals = self.removals.values().map(|(since, _)| *since + GATHERED);
+        let all = jobs.chain(members).chain(failed).chain(removals).chain([self.queues_at, far]);
+        all.min().unwrap_or(far).max(now)
+    }
+}
+
+impl Hand {
+    /// Writes the status of a queue; a failure is made good by the next report.
+    async fn queue(&self, queue: crate::api::GpuQueue, status: crate::api::GpuQueueStatus) {
+        let api = Api::all(self.client.clone());
+        let old = queue.status.clone();
+        let written = crate::cluster::apply::status(
+            &api,
+            &queue,
+            old.as_ref(),
+            &status,
+            "write queue status",
+        );
+        match written.await {
+            Ok(Some(fresh)) => self.tell(Answer::Queue(Box::new(fresh))).await,
+            Ok(None) => {}
+            Err(error) => drop(work::delay(&error, "write queue status")),
+        }
+    }
+}

@@ -1,1 +1,260 @@
 //! The half that owns guests; no way out of the cluster.
+//!
+//! It watches the owner's nodes, pods, pools and grants, answers leases that the other half
+//! proposes, runs the confirmed ones as pods, and publishes what each pool has free. The two halves
+//! meet in `GuestLease` and `GpuPool` objects only.
+//!
+//! Invariant: one task owns all that is known and decides alone; writes run beside it and come back
+//! as events. It may be killed between any two writes: [`state`] holds nothing that matters which
+//! the API server does not hold as well.
+//!
+//! - `node`, `pod`, `guest`, `selecting`: what is seen, slim.
+//! - `capacity`, `usage`, `picture`: what is free → what is published.
+//! - `books`, `owner`: the owner's policy: who may come, who must go.
+//! - `runs`, `step`, `gang`, `report`, `outcome`: a lease and its pods → the next step.
+//! - `workload`, `container`: a lease → its pods.
+//! - `store`, `state`, `seen`: the loop's memory. `turn`, `answering`, `carrying`: its decisions.
+//!   `event`, `writes`, `tally`, `metrics`: its eyes and hands.
+
+mod answering;
+pub mod books;
+pub mod capacity;
+mod carrying;
+pub mod container;
+pub mod event;
+pub mod gang;
+pub mod guest;
+pub mod metrics;
+pub mod node;
+pub mod outcome;
+pub mod owner;
+pub mod picture;
+pub mod pod;
+pub mod report;
+pub mod runs;
+mod seen;
+pub mod selecting;
+pub mod state;
+pub mod step;
+pub mod store;
+pub mod tally;
+pub mod turn;
+pub mod usage;
+pub mod workload;
+pub mod writes;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod world;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::{Api, Client};
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use self::event::{Event, map, noted, noted_node};
+use self::metrics::Metrics;
+use self::pod::Pod;
+use self::state::State;
+use self::writes::{Write, Writer};
+use crate::api::gpulease::LeasePhase;
+use crate::api::{GpuPool, GuestLease, HubGrant};
+use crate::cluster::{Error, watch};
+
+/// Events that wait to be taken in; more make watches wait.
+const QUEUE: usize = 1024;
+/// Events taken in before a turn, so that a burst is decided together.
+const BATCH: usize = 256;
+/// Longest sleep: clocks of nobody else are needed to wake from it.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// Metrics that need a look at everything are set at most this often.
+const COUNTED: SignedDuration = SignedDuration::from_secs(1);
+
+/// How the executor runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Namespace of the owner's `GpuPools` and `HubGrants`.
+    pub namespace: String,
+    /// Namespace of leases and guests.
+    pub guest_namespace: String,
+    /// Whether annotations of the sandbox pass to pods.
+    pub sandbox: bool,
+}
+
+/// What keeps the executor from being ready.
+#[derive(Debug)]
+pub struct Health(Mutex<Vec<&'static str>>);
+
+impl Default for Health {
+    fn default() -> Self {
+        Self(Mutex::new(vec!["executor"]))
+    }
+}
+
+impl Health {
+    /// Names of the gates that are still closed; empty = ready.
+    #[must_use]
+    pub fn closed(&self) -> Vec<&'static str> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, closed: Vec<&'static str>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = closed;
+    }
+}
+
+/// Time that never goes back, whatever the machine's clock does.
+struct Clock(Timestamp, Instant);
+
+impl Clock {
+    fn new() -> Self {
+        Self(Timestamp::now(), Instant::now())
+    }
+
+    fn now(&self) -> Timestamp {
+        let passed = SignedDuration::try_from(self.1.elapsed()).unwrap_or(SignedDuration::ZERO);
+        self.0.checked_add(passed).unwrap_or(self.0)
+    }
+
+    fn instant(&self, at: Timestamp) -> Instant {
+        let after = Duration::try_from(at.duration_since(self.0)).unwrap_or(Duration::ZERO);
+        self.1 + after
+    }
+}
+
+/// Runs the executor with `client` until it is dropped.
+///
+/// # Errors
+/// If all its watches end, which they do not by themselves.
+pub async fn run(
+    client: Client,
+    settings: Settings,
+    health: Arc<Health>,
+    metrics: Metrics,
+) -> Result<(), Error> {
+    let (sender, events) = mpsc::channel(QUEUE);
+    let mut tasks = JoinSet::new();
+    watches(&mut tasks, &client, &settings, &sender);
+    let writer =
+        Writer::new(client, &settings.namespace, &settings.guest_namespace, metrics.clone());
+    let hands = Hands { writer, sender, metrics };
+    run_loop(&settings, &health, hands, events).await;
+    Err(Error::Unfit { reason: "all watches of the executor have ended".into() })
+}
+
+fn watches(tasks: &mut JoinSet<()>, client: &Client, settings: &Settings, sender: &Sender<Event>) {
+    let own = |namespace: &str| namespace.to_owned();
+    let (namespace, guests) = (own(&settings.namespace), own(&settings.guest_namespace));
+    let nodes: Api<core::Node> = Api::all(client.clone());
+    tasks
+        .spawn(watch::feed(nodes, None, sender.clone(), |seen| Event::Node(map(seen, noted_node))));
+    let pods: Api<core::Pod> = Api::all(client.clone());
+    let slim = guests.clone();
+    tasks.spawn(watch::feed(pods, None, sender.clone(), move |seen| {
+        Event::Pod(map(seen, |pod| Pod::slim(pod, &slim)))
+    }));
+    let pools: Api<GpuPool> = Api::namespaced(client.clone(), &namespace);
+    tasks.spawn(watch::feed(pools, None, sender.clone(), |seen| Event::Pool(map(seen, noted))));
+    let leases: Api<GuestLease> = Api::namespaced(client.clone(), &guests);
+    tasks.spawn(watch::feed(leases, None, sender.clone(), |seen| Event::Lease(map(seen, noted))));
+    let grants: Api<HubGrant> = Api::namespaced(client.clone(), &namespace);
+    tasks.spawn(watch::feed(grants, None, sender.clone(), |seen| Event::Grant(map(seen, noted))));
+}
+
+/// What the loop writes and counts with.
+struct Hands {
+    writer: Writer,
+    sender: Sender<Event>,
+    metrics: Metrics,
+}
+
+async fn run_loop(settings: &Settings, health: &Health, hands: Hands, mut events: Receiver<Event>) {
+    let clock = Clock::new();
+    let mut state = State::default();
+    let mut writes = JoinSet::new();
+    let mut counted = clock.now();
+    loop {
+        let sleep = tokio::time::sleep_until(
+            state.wake().map_or_else(|| Instant::now() + LONGEST_SLEEP, |at| clock.instant(at)),
+        );
+        let first = tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => Some(event),
+                None => return,
+            },
+            () = sleep => None,
+        };
+        let now = clock.now();
+        let rest = std::iter::from_fn(|| events.try_recv().ok());
+        for event in first.into_iter().chain(rest.take(BATCH)) {
+            state.apply(event, now);
+        }
+        while writes.try_join_next().is_some() {}
+        for write in state.turn(settings.sandbox, now) {
+            note(&write, &hands.metrics);
+            let (hand, sender) = (hands.writer.clone(), hands.sender.clone());
+            writes.spawn(async move {
+                let event = hand.perform(write).await;
+                // The loop ends only with the process.
+                let _ended = sender.send(event).await;
+            });
+        }
+        let closed = state.incomplete();
+        if closed.is_empty() && !health.closed().is_empty() {
+            info!("the executor knows its cluster and begins to decide");
+        }
+        health.set(closed);
+        if now.duration_since(counted) >= COUNTED {
+            counted = now;
+            tally(&mut state, &hands.metrics);
+        }
+    }
+}
+
+fn note(write: &Write, metrics: &Metrics) {
+    match write {
+        Write::Picture(pool, status) => {
+            let name = pool.metadata.name.as_deref().unwrap_or_default();
+            let gpus = status.gpus;
+            metrics.set_pool(name, "offered", gpus.offered);
+            metrics.set_pool(name, "owner", gpus.owner);
+            metrics.set_pool(name, "guest", gpus.guests);
+            metrics.set_pool(name, "free", gpus.free);
+        }
+        Write::Status(lease, status) if status.phase != phase_of(lease) => {
+            let name = lease.metadata.name.as_deref().unwrap_or_default();
+            let phase = status.phase.map_or_else(String::new, |phase| format!("{phase:?}"));
+            info!(lease = name, phase, reason = status.end_reason, "guest lease");
+        }
+        other => debug!(?other, "write"),
+    }
+}
+
+fn phase_of(lease: &GuestLease) -> Option<LeasePhase> {
+    lease.status.as_ref().and_then(|status| status.phase)
+}
+
+fn tally(state: &mut State, metrics: &Metrics) {
+    let tally = state.tally();
+    for (phase, count) in tally.phases {
+        let phase = phase.map_or_else(|| "Proposed".into(), |phase| format!("{phase:?}"));
+        metrics.set_leases(&phase, count);
+    }
+    for pool in tally.dropped {
+        metrics.drop_pool(&pool);
+    }
+    for (outcome, count) in tally.answers {
+        metrics.answered(&outcome, count);
+    }
+    for (reason, count) in tally.evictions {
+        metrics.evicted(&reason, count);
+    }
+}

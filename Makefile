@@ -1,0 +1,74 @@
+# Idlewild: two commands matter. `make demo` shows a federation on this machine; `make test` is the
+# gate. Both do all their set-up on a fresh Debian machine with Rust and Go, cached below target/.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CONTROLPLANE := target/controlplane
+DENY_VERSION := 0.20.2
+DENY := target/tools/bin/cargo-deny
+KEEP ?=
+# Debian's packages that a build or a run needs: program:package.
+NEEDS := cc:gcc setpriv:util-linux
+
+.PHONY: help
+help: ## Shows this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+
+.PHONY: demo
+demo: setup build ## Shows a hub and three members run the samples, and an owner taking GPUs back
+	target/debug/idlewild --log warn sandbox demo $(if $(KEEP),--keep)
+
+.PHONY: sandbox
+sandbox: setup build ## Starts a hub and three members, and keeps them up until Ctrl-C
+	target/debug/idlewild --log warn sandbox up
+
+.PHONY: test
+test: setup check e2e ## The gate: formatting, lints, dependencies, unit tests, e2e on real control planes
+
+.PHONY: check
+check: packages deny ## The part of the gate without control planes
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked --lib --bins
+
+.PHONY: e2e
+e2e: setup build ## Tests on real control planes
+	cargo test --locked --test e2e -- --test-threads=1 $(TESTS)
+
+.PHONY: bench
+bench: setup build ## Prints figures: dispatch through real API servers
+	cargo test --locked --test e2e -- --test-threads=1 --ignored --nocapture bench
+
+.PHONY: build
+build: packages
+	cargo build --locked
+
+.PHONY: setup
+setup: packages
+	e2e/controlplane/build.sh $(CONTROLPLANE)
+
+.PHONY: packages
+packages:
+	@missing=(); for need in $(NEEDS); do command -v "$${need%%:*}" >/dev/null || missing+=("$${need##*:}"); done; \
+	if (($${#missing[@]})); then echo "installing $${missing[*]}"; apt-get update -q && apt-get install -qy "$${missing[@]}"; fi
+
+.PHONY: deny
+deny: $(DENY)
+	$(DENY) --offline check bans licenses sources || $(DENY) check bans licenses sources
+
+$(DENY):
+	cargo install --locked --quiet --root target/tools --version $(DENY_VERSION) cargo-deny
+
+.PHONY: advisories
+advisories: $(DENY) ## Checks dependencies against the advisory database, where it can be reached
+	$(DENY) check advisories
+
+.PHONY: generate
+generate: ## Writes crds/, the charts' copies and the generated policies
+	IDLEWILD_UPDATE=1 cargo test --locked --lib -- api::
+
+.PHONY: deploy
+deploy: setup ## Renders the plain manifests in deploy/ from the charts
+	deploy/render.sh

@@ -1,0 +1,91 @@
+//! Figures that are counts, not times: what a job costs the hub's API server.
+
+use std::time::{Duration, Instant};
+
+use idlewild::sandbox::{Federation, get, metric};
+
+use crate::faults::all_over;
+use crate::harness::{fresh, jobs, member, settings};
+use crate::work::{create, job};
+
+/// Requests of the hub's controller that are for jobs: heartbeats of its own election, watches and
+/// their renewals, and reports on queues and members apart.
+async fn requests(federation: &Federation) -> (f64, f64) {
+    let address = &federation.hub.controller().address;
+    let page = get(address, "/metrics").await.unwrap().1;
+    let of = |verb: &str, resource: &str| {
+        metric(&page, "idlewild_api_requests_total", &[("verb", verb), ("resource", resource)])
+    };
+    let mut for_jobs = 0.0;
+    for resource in ["gpujobs", "gpujobs/status", "gpuleases"] {
+        for verb in ["get", "create", "update", "patch", "delete"] {
+            for_jobs += of(verb, resource);
+        }
+    }
+    (for_jobs, of("deletecollection", "gpuleases"))
+}
+
+async fn cost_per_job(federation: &Federation, count: usize) -> f64 {
+    let (before, removals_before) = requests(federation).await;
+    let api = jobs(federation).await;
+    for index in 0..count {
+        create(&api, job(&format!("cost-{index}"), 1, "1s")).await;
+    }
+    all_over(&api, count, Duration::from_mins(5)).await;
+    let (after, removals_after) = requests(federation).await;
+    #[allow(clippy::cast_precision_loss, reason = "a few hundred jobs")]
+    let each = |requests: f64| requests / count as f64;
+    let (cost, removals) = (each(after - before), each(removals_after - removals_before));
+    println!(
+        "{} members: {cost:.3} requests of the hub's controller per job from create to finished, \
+         bulk removals apart ({removals:.3})",
+        federation.members.len()
+    );
+    cost
+}
+
+#[test]
+fn a_job_costs_the_hub_four_requests_however_many_members() {
+    let mut costs = Vec::new();
+    for count in [2_u32, 6] {
+        // Room for all jobs at once: one that waits costs more.
+        let members = (0..count).map(|index| member(&format!("m{index}"), 216 / 8 / count, 8));
+        fresh(&settings(&format!("budget-{count}"), members.collect()), async |federation| {
+            costs.push(cost_per_job(federation, 200).await);
+        });
+    }
+    for cost in &costs {
+        assert!(*cost <= 4.0, "{costs:?}");
+    }
+}
+
+#[test]
+#[ignore = "a benchmark: it prints figures, see make bench"]
+fn bench_thousand_jobs_over_three_members() {
+    let members = (0..3).map(|index| member(&format!("m{index}"), 50, 8)).collect();
+    fresh(&settings("thousand", members), async |federation| {
+        thousand(federation, 1000).await;
+    });
+}
+
+#[test]
+fn a_thousand_jobs_all_finish_and_none_runs_twice() {
+    let members = (0..3).map(|index| member(&format!("m{index}"), 12, 8)).collect();
+    fresh(&settings("burst", members), async |federation| thousand(federation, 1000).await);
+}
+
+async fn thousand(federation: &Federation, count: usize) {
+    let starts = crate::faults::watch_starts(federation);
+    let api = jobs(federation).await;
+    let began = Instant::now();
+    for index in 0..count {
+        create(&api, job(&format!("burst-{index}"), 1, "1s")).await;
+    }
+    let submitted = began.elapsed();
+    let jobs = all_over(&api, count, Duration::from_mins(10)).await;
+    let took = began.elapsed();
+    crate::faults::assert_each_ran_once(&jobs, &starts);
+    #[allow(clippy::cast_precision_loss, reason = "a thousand jobs")]
+    let rate = count as f64 / took.as_secs_f64();
+    println!("{count} jobs over 3 members: submitted in {submitted:?}, all over after {took:?}, {rate:.1} jobs/s");
+}

@@ -1,0 +1,153 @@
+//! What a pool publishes: shapes, sums and conditions.
+//!
+//! Invariant: the serial rises with every change of the picture, and whenever a lease entered the
+//! books above it; an unchanged picture is not written again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
+
+use super::capacity::{Lent, Slot};
+use crate::api::GpuPool;
+use crate::api::conditions::{self, Claim};
+use crate::api::gpupool::{FreeNodes, GpuPoolStatus, NodeShape, NotLent, PoolGpus, PoolSummary};
+
+/// Most shapes of a picture; a pool of more kinds of nodes offers the most numerous.
+const MAX_SHAPES: usize = 64;
+
+/// What is known of a pool beside its nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// GPUs that guests hold or are promised, wherever they run.
+    pub gpus: i64,
+    /// Highest serial at which a lease of this pool entered the books.
+    pub entered: i64,
+}
+
+/// The status that `pool` should have; `next` is the serial that it takes if something changed.
+/// `None`: what stands there is true.
+#[must_use]
+pub fn status(
+    pool: &GpuPool,
+    lent: &Lent,
+    held: Held,
+    next: i64,
+    now: Timestamp,
+) -> Option<GpuPoolStatus> {
+    let old = pool.status.clone().unwrap_or_default();
+    let gpus = sums(pool, lent, held.gpus);
+    let shapes = if pool.spec.offer.paused { Vec::new() } else { shapes(&lent.slots) };
+    let mut new = GpuPoolStatus {
+        observed_generation: pool.meta().generation,
+        conditions: old.conditions.clone(),
+        serial: old.serial,
+        shapes,
+        gpus,
+        not_lent: lent
+            .not_lent
+            .iter()
+            .map(|(reason, nodes)| NotLent { reason: (*reason).into(), nodes: *nodes })
+            .collect(),
+        summary: PoolSummary { member: old.summary.member.clone(), models: models(&lent.slots) },
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+    };
+    let claim = ready(pool, lent);
+    conditions::set(&mut new.conditions, claim, pool.meta().generation, now);
+    if new == old && pool.status.is_some() && old.serial >= held.entered {
+        return None;
+    }
+    new.serial = next;
+    Some(new)
+}
+
+fn ready<'a>(pool: &GpuPool, lent: &Lent) -> Claim<'a> {
+    let claim = |status: &'a str, reason: &'a str, message: String| Claim {
+        type_: "Ready",
+        status,
+        reason,
+        message,
+    };
+    let excluded = || {
+        let parts = lent.not_lent.iter().map(|(reason, nodes)| format!("{nodes} {reason}"));
+        parts.collect::<Vec<_>>().join(", ")
+    };
+    if pool.spec.offer.paused {
+        return claim("False", "Paused", "offer.paused is true: nothing is lent".into());
+    }
+    match (&pool.spec.node_selector, lent.slots.is_empty()) {
+        (_, false) => claim("True", "Ready", String::new()),
+        (None, true) => claim("False", "NoNodes", "nodeSelector is absent: nothing is lent".into()),
+        (Some(_), true) if lent.not_lent.is_empty() => claim(
+            "False",
+            "NoNodes",
+            "no node has the labels of nodeSelector, or a pool earlier by name has them all".into(),
+        ),
+        (Some(_), true) => {
+            claim("False", "NoNodes", format!("no node can be lent: {}", excluded()))
+        }
+    }
+}
+
+fn sums(pool: &GpuPool, lent: &Lent, held: i64) -> PoolGpus {
+    let sum = |of: fn(&Slot) -> u32| lent.slots.iter().map(|slot| i64::from(of(slot))).sum::<i64>();
+    let most = pool.spec.offer.max_gpus.unwrap_or(i64::MAX);
+    let paused = pool.spec.offer.paused;
+    let free = if paused { 0 } else { sum(|slot| slot.free).min(most - held).max(0) };
+    PoolGpus {
+        offered: sum(|slot| slot.total).min(most),
+        owner: sum(|slot| slot.owner),
+        guests: held,
+        free,
+    }
+}
+
+fn models(slots: &[Slot]) -> String {
+    let models: BTreeSet<_> = slots.iter().map(|slot| slot.model.as_str()).collect();
+    models.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+fn shapes(slots: &[Slot]) -> Vec<NodeShape> {
+    let mut shapes: BTreeMap<_, (i32, BTreeMap<u32, FreeNodes>)> = BTreeMap::new();
+    for slot in slots {
+        let kind = (&slot.model, &slot.memory, &slot.arch, slot.total);
+        let (nodes, free) = shapes.entry(kind).or_default();
+        *nodes += 1;
+        if slot.free == 0 {
+            continue;
+        }
+        let group = free.entry(slot.free).or_insert(FreeNodes {
+            gpus: whole(slot.free),
+            nodes: 0,
+            milli_cpu: i64::MAX,
+            memory_bytes: i64::MAX,
+        });
+        group.nodes += 1;
+        group.milli_cpu = group.milli_cpu.min(i64::try_from(slot.milli_cpu).unwrap_or(i64::MAX));
+        let memory = i64::try_from(slot.memory_bytes).unwrap_or(i64::MAX);
+        group.memory_bytes = group.memory_bytes.min(memory);
+    }
+    let shape = |(kind, (nodes, free)): ((&String, &String, &String, u32), (_, BTreeMap<_, _>))| {
+        NodeShape {
+            model: kind.0.clone(),
+            memory: kind.1.clone(),
+            arch: kind.2.clone(),
+            gpus_per_node: whole(kind.3),
+            nodes,
+            free: free.into_values().rev().collect(),
+        }
+    };
+    let mut shapes: Vec<_> = shapes.into_iter().map(shape).collect();
+    if shapes.len() > MAX_SHAPES {
+        shapes.sort_by_key(|shape| std::cmp::Reverse(shape.nodes));
+        shapes.truncate(MAX_SHAPES);
+    }
+    shapes
+}
+
+fn whole(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! Everything the executor knows, kept up to date event by event.
+//!
+//! Invariant: nothing here is the only copy of something that matters. Nodes chosen stand in the
+//! pods, results in the leases; what else a restart forgets is found again or repeated.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::{Resource, ResourceExt};
+
+use super::capacity::{self, Lent};
+use super::event::{Event, Noted};
+use super::guest::{Guest, Key};
+use super::node::Node;
+use super::pod::{Pod, Role, Wish};
+use super::step::{Memory, Verdict};
+use super::store::{Put, Store};
+use super::tally::Tally;
+use super::usage::Usages;
+use crate::api::gpulease::LeasePhase;
+use crate::api::gpupool::GpuPoolSpec;
+use crate::api::{GpuPool, GuestLease, HubGrant};
+use crate::cluster::Seen;
+
+/// What is known of one lease.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Its pods by key, each with its UID.
+    pub pods: BTreeMap<Key, (String, Guest)>,
+    /// What only we know.
+    pub memory: Memory,
+    /// Pods that are deleted only to be given another node.
+    pub rebinding: BTreeSet<Key>,
+    /// What the owner's policy says of it.
+    pub verdict: Option<Verdict>,
+    /// Serial at which we reserved for it, if the answer was not seen to be written yet.
+    pub reserved: Option<i64>,
+    /// When to look at it again.
+    pub wake: Option<Timestamp>,
+    /// What it counts for: pool, hub and GPUs.
+    pub held: Option<(String, String, i64)>,
+}
+
+/// When the picture of a pool was written, and whether that is in flight.
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    pub written: Option<Timestamp>,
+    pub busy: bool,
+}
+
+/// All that is known.
+#[derive(Default)]
+pub struct State {
+    pub(super) nodes: Store<Node>,
+    pub(super) pods: Store<Pod>,
+    pub(super) pools: Store<Arc<GpuPool>>,
+    pub(super) leases: Store<Arc<GuestLease>>,
+    pub(super) grants: Store<HubGrant>,
+    pub(super) usages: Usages,
+    pub(super) known: BTreeMap<String, Known>,
+    pub(super) dirty: BTreeSet<String>,
+    pub(super) wakes: BTreeSet<(Timestamp, String)>,
+    pub(super) boards: BTreeMap<String, Board>,
+    /// UIDs of leases by hub and job.
+    pub(super) jobs: BTreeMap<(String, String), BTreeSet<String>>,
+    /// GPUs held by pool and by hub.
+    pub(super) held: (BTreeMap<String, i64>, BTreeMap<String, i64>),
+    /// Highest serial at which a lease entered the books, by pool.
+    pub(super) entered: BTreeMap<String, i64>,
+    pub(super) serial: i64,
+    /// Serial of the last change of the owner's policy.
+    pub(super) policy: i64,
+    pub(super) judge: bool,
+    pub(super) restored: bool,
+    pub(super) members: Option<BTreeMap<String, String>>,
+    pub(super) lent: Option<BTreeMap<String, Lent>>,
+    /// Whether a picture may have changed.
+    pub(super) changed: bool,
+    pub(super) tally: Tally,
+}
+
+impl State {
+    /// Takes in `event`, which came at `now`.
+    pub fn apply(&mut self, event: Event, now: Timestamp) {
+        match event {
+            Event::Node(seen) => self.see_node(seen),
+            Event::Pod(seen) => self.see_pod(seen, now),
+            Event::Pool(seen) => self.see_pool(seen),
+            Event::Lease(seen) => self.see_lease(seen),
+            Event::Grant(seen) => self.see_grant(seen),
+            Event::Written(lease, task, written) => self.written(&lease, task, written, now),
+            Event::Pictured(uid, pool) => {
+                self.boards.entry(uid).or_default().busy = false;
+                self.changed = true;
+                if let Some(pool) = pool {
+                    self.put_pool(super::event::noted(*pool));
+                }
+            }
+        }
+    }
+
+    /// Names of the lists that are not complete yet.
+    #[must_use]
+    pub fn incomplete(&self) -> Vec<&'static str> {
+        let lists = [
+            ("nodes", self.nodes.is_complete()),
+            ("pods", self.pods.is_complete()),
+            ("gpupools", self.pools.is_complete()),
+            ("guestleases", self.leases.is_complete()),
+            ("hubgrants", self.grants.is_complete()),
+        ];
+        lists.into_iter().filter(|(_, complete)| !complete).map(|(name, _)| name).collect()
+    }
+
+    fn see_node(&mut self, seen: Seen<Noted<Node>>) {
+        let gone = match seen {
+            Seen::Listing => return self.nodes.begin(),
+            Seen::Broken => return,
+            Seen::Listed => self.nodes.finish(),
+            Seen::Gone(node) => vec![node.uid],
+            Seen::Object(Noted { uid, version, item }) => {
+                let labels = item.labels.clone();
+                let same = self.nodes.get(&uid) == Some(&item);
+                let put = self.nodes.put(&uid, version, item);
+                if same || put == Put::Stale {
+                    return;
+                }
+                self.lent = None;
+                self.changed = true;
+                if !matches!(put, Put::Changed(old) if old.labels == labels) {
+                    self.policy_changed();
+                }
+                return;
+            }
+        };
+        for uid in gone {
+            self.nodes.remove(&uid);
+            self.policy_changed();
+        }
+    }
+
+    /// The owner changed what is lent: everything is judged again.
+    fn policy_changed(&mut self) {
+        self.members = None;
+        self.capacity_changed();
+        self.judge = true;
+        self.policy = self.serial;
+    }
+
+    pub(super) fn capacity_changed(&mut self) {
+        self.lent = None;
+        self.changed = true;
+    }
+
+    fn see_pool(&mut self, seen: Seen<Noted<GpuPool>>) {
+        let gone = match seen {
+            Seen::Listing => return self.pools.begin(),
+            Seen::Broken => return,
+            Seen::Object(pool) => return self.put_pool(pool),
+            Seen::Listed => self.pools.finish(),
+            Seen::Gone(pool) => vec![pool.uid],
+        };
+        for uid in gone {
+            let pool = self.pools.remove(&uid);
+            self.tally.dropped.extend(pool.map(|pool| pool.name_any()));
+            self.boards.remove(&uid);
+            self.policy_changed();
+        }
+    }
+
+    fn put_pool(&mut self, Noted { uid, version, item }: Noted<GpuPool>) {
+        let policy =
+            |pool: &GpuPool| (pool.meta().generation, pool.meta().deletion_timestamp.is_some());
+        let new = policy(&item);
+        if !self.restored {
+            let serial = item.status.as_ref().map_or(0, |status| status.serial);
+            self.serial = self.serial.max(serial);
+        }
+        match self.pools.put(&uid, version, Arc::new(item)) {
+            Put::Stale => {}
+            Put::Changed(old) if policy(&old) == new => self.changed = true,
+            Put::New | Put::Changed(_) => self.policy_changed(),
+        }
+    }
+
+    fn see_grant(&mut self, seen: Seen<Noted<HubGrant>>) {
+        let policy =
+            |grant: &HubGrant| (grant.spec.max_gpus, grant.meta().deletion_timestamp.is_some());
+        let gone = match seen {
+            Seen::Listing => return self.grants.begin(),
+            Seen::Broken => return,
+            Seen::Listed => self.grants.finish(),
+            Seen::Gone(grant) => vec![grant.uid],
+            Seen::Object(Noted { uid, version, item }) => {
+                let new = policy(&item);
+                let put = self.grants.put(&uid, version, item);
+                match put {
+                    Put::Stale => {}
+                    Put::Changed(old) if policy(&old) == new => {}
+                    Put::New | Put::Changed(_) => self.policy_changed(),
+                }
+                return;
+            }
+        };
+        for uid in gone {
+            self.grants.remove(&uid);
+            self.policy_changed();
+        }
+    }
+
+    /// Counts again what a lease holds.
+    pub(super) fn recount(&mut self, uid: &str) {
+        let Some(known) = self.known.get_mut(uid) else { return };
+        let lease = self.leases.get(uid);
+        let now = lease.map(|lease| {
+            let living = known.pods.values().filter(|(_, guest)| !guest.is_terminal()).count();
+            let pods = i64::try_from(living + known.memory.planned.len()).unwrap_or(i64::MAX);
+            let gpus = pods.saturating_mul(i64::from(lease.spec.gpu.count));
+            (lease.spec.pool.clone(), lease.spec.hub_id.clone(), gpus)
+        });
+        if known.held == now {
+            return;
+        }
+        let before = std::mem::replace(&mut known.held, now.clone());
+        for (sign, part) in [(-1, before), (1, now)] {
+            let Some((pool, hub, gpus)) = part else { continue };
+            *self.held.0.entry(pool).or_default() += sign * gpus;
+            *self.held.1.entry(hub).or_default() += sign * gpus;
+        }
+        self.changed = true;
+    }
+
+    /// What each pool lends now.
+    pub(super) fn lent(&mut self) -> &BTreeMap<String, Lent> {
+        if self.lent.is_none() {
+            let pools = open_pools(&self.pools);
+            let members = self
+                .members
+                .get_or_insert_with(|| capacity::membership(&pools, self.nodes.values()));
+            let usages = &self.usages;
+            let nodes = self.nodes.values().map(|node| (node, usages.of(&node.name)));
+            let wishes: Vec<&Wish> = self.pods.values().filter_map(wish).collect();
+            self.lent = Some(capacity::lend(&pools, nodes, members, &wishes));
+        }
+        self.lent.get_or_insert_default()
+    }
+}
+
+/// Whether nothing more will run of `lease`.
+pub(super) fn is_over(lease: &GuestLease) -> bool {
+    let phase = lease.status.as_ref().and_then(|status| status.phase);
+    matches!(phase, Some(LeasePhase::Released | LeasePhase::Refused))
+}
+
+/// Pools that are there and not going, by name.
+pub(super) fn open_pools(pools: &Store<Arc<GpuPool>>) -> BTreeMap<String, &GpuPoolSpec> {
+    let open = pools.values().filter(|pool| pool.metadata.deletion_timestamp.is_none());
+    open.map(|pool| (pool.name_any(), &pool.spec)).collect()
+}
+
+/// What the promise to a pod is called among usages.
+pub(super) fn plan_id(lease: &str, key: Key) -> String {
+    format!("plan/{lease}/{}/{}", key.index, key.rank)
+}
+
+fn wish(pod: &Pod) -> Option<&Wish> {
+    match &pod.role {
+        Role::Waits(wish) => Some(wish),
+        Role::Takes { .. } | Role::Guest(_) => None,
+    }
+}
+
+/// Whether an owner's pod waits.
+pub(super) fn is_wish(pod: &Pod) -> bool {
+    wish(pod).is_some()
+}

@@ -1,0 +1,248 @@
+//! Flags and environment, to typed settings; the only reader of the environment.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::cluster::Access;
+
+/// Idlewild federates idle GPU clusters, owners first.
+///
+/// Installed as `kubectl-idlewild` it is also `kubectl idlewild`.
+#[derive(Debug, Parser)]
+#[command(name = "idlewild", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// What is logged, as in `RUST_LOG`: `info`, `idlewild=debug`.
+    #[arg(long, env = "IDLEWILD_LOG", default_value = "info", global = true)]
+    pub log: String,
+}
+
+/// Subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Runs the controller of a hub.
+    ///
+    /// Example: idlewild hub --namespace idlewild-system
+    Hub(HubArgs),
+    /// Runs the agent of a member.
+    ///
+    /// Example: idlewild agent --namespace idlewild-system
+    Agent(AgentArgs),
+    /// Starts a hub and members on this machine, as real control planes.
+    ///
+    /// Example: idlewild sandbox up --members 3
+    Sandbox(SandboxArgs),
+    /// Prints the custom resource definitions.
+    ///
+    /// Example: idlewild crds --side hub | kubectl apply --server-side -f -
+    Crds(CrdsArgs),
+    /// Invites a cluster to lend to this hub; prints what its owner applies.
+    ///
+    /// Example: kubectl idlewild invite uni-north > join.yaml
+    Invite(InviteArgs),
+    /// Accepts a cluster that asked to join, after a look at its fingerprint.
+    ///
+    /// Example: kubectl idlewild accept uni-north --jurisdictions EU
+    Accept(AcceptArgs),
+    /// Ends a membership: its work is placed elsewhere, its rights and namespace go.
+    ///
+    /// Example: kubectl idlewild leave uni-north
+    Leave(LeaveArgs),
+}
+
+/// Which cluster to talk to.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AccessArgs {
+    /// Kubeconfig file; default: `$KUBECONFIG`, `~/.kube/config`, or the pod's service account.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig.
+    #[arg(long)]
+    pub context: Option<String>,
+}
+
+impl AccessArgs {
+    /// The access that was asked for.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
+    }
+}
+
+/// Flags of `hub`.
+#[derive(Args, Debug)]
+pub struct HubArgs {
+    #[command(flatten)]
+    access: AccessArgs,
+    /// Namespace of the hub.
+    #[arg(long, default_value = crate::api::SYSTEM_NAMESPACE)]
+    pub namespace: String,
+    /// Where /metrics, /livez and /readyz are served.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Whether to wait for leadership before working.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub leader_elect: bool,
+    /// Name of this process among the candidates; default: host name and process ID.
+    #[arg(long, env = "POD_NAME")]
+    pub identity: Option<String>,
+    /// The hub's store was restored from a backup: raise its incarnation first.
+    #[arg(long)]
+    pub restored: bool,
+}
+
+impl HubArgs {
+    /// Which cluster.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access.access()
+    }
+}
+
+/// Flags of `agent`.
+#[derive(Args, Debug)]
+pub struct AgentArgs {
+    #[command(flatten)]
+    access: AccessArgs,
+    /// Namespace of the agent, its `GpuPools` and `HubGrants`.
+    #[arg(long, default_value = crate::api::SYSTEM_NAMESPACE)]
+    pub namespace: String,
+    /// Namespace of guests.
+    #[arg(long, default_value = crate::api::GUEST_NAMESPACE)]
+    pub guest_namespace: String,
+    /// Where /metrics, /livez and /readyz are served.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Pods may carry the sandbox's annotations, which say how a simulated kubelet ends them.
+    #[arg(long, hide = true)]
+    pub sandbox: bool,
+}
+
+impl AgentArgs {
+    /// Which cluster.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access.access()
+    }
+}
+
+/// Flags of `sandbox`.
+#[derive(Args, Debug)]
+pub struct SandboxArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub act: SandboxAct,
+    /// Number of members.
+    #[arg(long, default_value_t = 3, global = true, value_parser = clap::value_parser!(u16).range(1..=50))]
+    pub members: u16,
+    /// Folder for everything; emptied first.
+    #[arg(long, default_value = "target/sandbox", global = true)]
+    pub dir: PathBuf,
+    /// Root of the repository: charts, samples and control plane programs are found from there.
+    #[arg(long, default_value = ".", global = true)]
+    pub root: PathBuf,
+}
+
+/// What to do with a sandbox.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum SandboxAct {
+    /// Starts it and keeps it up until Ctrl-C.
+    Up,
+    /// Shows the samples run, and an owner taking GPUs back.
+    Demo {
+        /// Leave it up at the end, until Ctrl-C.
+        #[arg(long)]
+        keep: bool,
+    },
+}
+
+/// Flags of `crds`.
+#[derive(Args, Debug)]
+pub struct CrdsArgs {
+    /// For which cluster.
+    #[arg(long, value_enum)]
+    pub side: CrdsSide,
+}
+
+/// For which cluster definitions are.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum CrdsSide {
+    /// The cluster that holds `GpuJobs`.
+    Hub,
+    /// A cluster that lends.
+    Member,
+}
+
+/// Flags of `invite`.
+#[derive(Args, Debug)]
+pub struct InviteArgs {
+    #[command(flatten)]
+    pub access: AccessArgs,
+    /// The member's name on this hub: at most 56 characters, no dots.
+    pub name: String,
+    /// Address of the hub's API server as the member reaches it; default: the hub chart's
+    /// `hub.address`, else the kubeconfig's server.
+    #[arg(long)]
+    pub address: Option<String>,
+    /// File with the CA certificates of that server in PEM; default: the kubeconfig's.
+    #[arg(long)]
+    pub ca_file: Option<PathBuf>,
+    /// Invite a member again that was accepted before, because its tokens ended.
+    #[arg(long)]
+    pub again: bool,
+}
+
+/// Flags of `accept`.
+#[derive(Args, Debug)]
+pub struct AcceptArgs {
+    #[command(flatten)]
+    pub access: AccessArgs,
+    /// The member's name on this hub.
+    pub name: String,
+    /// The fingerprint that the owner read out (`kubectl get hubgrants -n idlewild-system`).
+    #[arg(long)]
+    pub fingerprint: Option<String>,
+    /// Accept whatever fingerprint asks, without a question.
+    #[arg(long, conflicts_with = "fingerprint")]
+    pub yes: bool,
+    /// Jurisdictions that you vouch for, such as EU; default: as they are.
+    #[arg(long, value_delimiter = ',')]
+    pub jurisdictions: Option<Vec<String>>,
+}
+
+/// Flags of `leave`.
+#[derive(Args, Debug)]
+pub struct LeaveArgs {
+    #[command(flatten)]
+    pub access: AccessArgs,
+    /// The member's name on this hub.
+    pub name: String,
+    /// Seconds to wait for the hub to let it go.
+    #[arg(long, default_value_t = 600)]
+    pub timeout: u64,
+}
+
+impl LeaveArgs {
+    /// How long to wait.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

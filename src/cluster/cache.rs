@@ -1,0 +1,176 @@
+//! What a watch has shown, by name; older versions never replace newer ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube::{Resource, ResourceExt};
+
+use super::watch::Seen;
+
+/// Namespace and name; cluster-scoped objects have an empty namespace.
+pub type Key = (String, String);
+
+/// The key of `object`.
+#[must_use]
+pub fn key<K: Resource>(object: &K) -> Key {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// The objects that a watch has shown.
+#[derive(Clone, Debug)]
+pub struct Cache<K> {
+    items: BTreeMap<Key, K>,
+    listing: Option<BTreeSet<Key>>,
+    complete: bool,
+}
+
+impl<K> Default for Cache<K> {
+    fn default() -> Self {
+        Self { items: BTreeMap::new(), listing: None, complete: false }
+    }
+}
+
+/// What an event changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change<K> {
+    /// The object is new or changed.
+    Set(Key),
+    /// The object is gone; this was its last version.
+    Removed(K),
+}
+
+impl<K: Resource + Clone> Cache<K> {
+    /// Whether a list was complete once: absence is a fact.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// The object of `key`.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<&K> {
+        self.items.get(key)
+    }
+
+    /// All objects, ordered by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &K)> {
+        self.items.iter()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Takes in what a watch saw.
+    pub fn apply(&mut self, seen: Seen<K>) -> Vec<Change<K>> {
+        match seen {
+            Seen::Listing => {
+                self.listing = Some(BTreeSet::new());
+                Vec::new()
+            }
+            Seen::Object(object) => self.insert(object).map(Change::Set).into_iter().collect(),
+            Seen::Gone(object) => self.remove(&object).map(Change::Removed).into_iter().collect(),
+            Seen::Listed => self.finish_list(),
+            Seen::Broken => Vec::new(),
+        }
+    }
+
+    /// Takes in `object` unless a newer version is here.
+    pub fn insert(&mut self, object: K) -> Option<Key> {
+        let key = key(&object);
+        if let Some(listing) = &mut self.listing {
+            listing.insert(key.clone());
+        }
+        if let Some(held) = self.items.get(&key)
+            && held.uid() == object.uid()
+            && version(held) >= version(&object)
+        {
+            return None;
+        }
+        self.items.insert(key.clone(), object);
+        Some(key)
+    }
+
+    /// Takes in the answer to a write of ours; one that is gone meanwhile stays gone.
+    pub fn refresh(&mut self, object: K) -> Option<Key> {
+        let held = self.items.get(&key(&object)).and_then(ResourceExt::uid);
+        (held.is_some() && held == object.uid()).then(|| self.insert(object)).flatten()
+    }
+
+    /// Removes `object`, unless another one of its name is here.
+    pub fn remove(&mut self, object: &K) -> Option<K> {
+        let key = key(object);
+        let same = self.items.get(&key).is_some_and(|held| held.uid() == object.uid());
+        same.then(|| self.items.remove(&key)).flatten()
+    }
+
+    fn finish_list(&mut self) -> Vec<Change<K>> {
+        self.complete = true;
+        let Some(listed) = self.listing.take() else { return Vec::new() };
+        let missing: Vec<Key> =
+            self.items.keys().filter(|key| !listed.contains(*key)).cloned().collect();
+        missing.iter().filter_map(|key| self.items.remove(key)).map(Change::Removed).collect()
+    }
+}
+
+/// Resource versions of one kind are ordered numbers (Kubernetes 1.35 and later say so; etcd's
+/// revisions always were).
+fn version<K: Resource>(object: &K) -> u64 {
+    object.resource_version().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(name: &str, uid: &str, version: u64) -> ConfigMap {
+        let metadata = json!({"name": name, "namespace": "n", "uid": uid,
+            "resourceVersion": version.to_string()});
+        serde_json::from_value(json!({ "metadata": metadata })).unwrap()
+    }
+
+    fn versions(cache: &Cache<ConfigMap>) -> Vec<(String, u64)> {
+        cache.iter().map(|(key, object)| (key.1.clone(), version(object))).collect()
+    }
+
+    #[test]
+    fn an_older_version_never_replaces_a_newer_one() {
+        let mut cache = Cache::default();
+        cache.apply(Seen::Object(object("a", "1", 5)));
+        assert!(cache.apply(Seen::Object(object("a", "1", 4))).is_empty());
+        assert!(cache.apply(Seen::Object(object("a", "1", 5))).is_empty());
+        assert_eq!(versions(&cache), [("a".into(), 5)]);
+        assert_eq!(cache.apply(Seen::Object(object("a", "2", 3))).len(), 1, "another object");
+    }
+
+    #[test]
+    fn a_complete_list_removes_what_it_lacks() {
+        let mut cache = Cache::default();
+        cache.apply(Seen::Object(object("a", "1", 1)));
+        cache.apply(Seen::Listing);
+        cache.apply(Seen::Object(object("b", "2", 2)));
+        assert!(!cache.is_complete());
+        assert_eq!(cache.apply(Seen::Listed), [Change::Removed(object("a", "1", 1))]);
+        assert!(cache.is_complete());
+        assert_eq!(versions(&cache), [("b".into(), 2)]);
+    }
+
+    #[test]
+    fn the_answer_to_a_write_does_not_bring_back_what_is_gone() {
+        let mut cache = Cache::default();
+        cache.apply(Seen::Object(object("a", "1", 1)));
+        cache.apply(Seen::Gone(object("a", "1", 2)));
+        assert_eq!(cache.refresh(object("a", "1", 3)), None);
+        assert!(cache.is_empty());
+    }
+}

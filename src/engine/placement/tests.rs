@@ -1,0 +1,177 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::engine::notation::{demand, snapshot};
+
+/// `want` is the pool and model chosen, or the refusal of each pool with its number.
+#[track_caller]
+fn check(asked: &str, pools: &[(&str, &str)], want: &str) {
+    let snapshot = snapshot(pools, &[]);
+    assert_eq!(verdict(asked, &snapshot), want, "{asked}");
+}
+
+fn verdict(asked: &str, snapshot: &Snapshot) -> String {
+    let (demand, book) = (demand(&format!("job {asked}")), Book::open(snapshot));
+    let able = candidates(&demand.request, &book);
+    match place(&demand, 1, &able, &book) {
+        Verdict::Chosen(choice) => {
+            format!("{} {}", book.pool(choice.place).id.pool, choice.replica.model)
+        }
+        Verdict::Refused(refusals) => {
+            let shown: Vec<String> =
+                refusals.iter().map(|(why, number)| format!("{why:?}:{number}")).collect();
+            shown.join(" ")
+        }
+    }
+}
+
+#[test]
+fn every_rule_has_a_refusal() {
+    for (asked, pool, want) in [
+        ("members=b", "A100:8x1", "NotInAffinity:1"),
+        ("not=a", "A100:8x1", "NotInAffinity:1"),
+        ("label=zone:n|s", "A100:8x1", "NotInAffinity:1"),
+        ("label=zone:n|s", "A100:8x1 label=zone:w", "NotInAffinity:1"),
+        ("label=zone:n|s", "A100:8x1 label=zone:s", "a A100"),
+        ("label!=zone:n|s", "A100:8x1 label=zone:s", "NotInAffinity:1"),
+        ("label!=zone:n|s", "A100:8x1", "a A100"),
+        ("label+zone", "A100:8x1", "NotInAffinity:1"),
+        ("label+zone", "A100:8x1 label=zone:s", "a A100"),
+        ("label-zone", "A100:8x1 label=zone:s", "NotInAffinity:1"),
+        ("", "A100:8x1 taint=k:v", "Tainted:1"),
+        ("tolerate=k:w", "A100:8x1 taint=k:v", "Tainted:1"),
+        ("tolerate=k", "A100:8x1 taint=k:v taint=l:v", "Tainted:1"),
+        ("tolerate=k:v", "A100:8x1 taint=k:v", "a A100"),
+        ("tolerate=k", "A100:8x1 taint=k:v", "a A100"),
+        ("tolerate=*", "A100:8x1 taint=k:v taint=l:v", "a A100"),
+        ("in=EU,NO", "A100:8x1", "OutsideResidency:1"),
+        ("in=EU,NO", "A100:8x1 in=US", "OutsideResidency:1"),
+        ("in=EU,NO", "A100:8x1 in=NO", "a A100"),
+        ("ns=x", "A100:8x1 namespaces=team", "NamespaceNotAllowed:1"),
+        ("images=r/a,r/b", "A100:8x1 images=r/a", "ImageNotAllowed:1"),
+        ("images=r/a,r/b", "A100:8x1 images=r/a,r/*", "a A100"),
+        ("images=r/a", "A100:8x1 images=r", "ImageNotAllowed:1"),
+        ("", "A100:8x1 nobatch", "TypeNotAllowed:1"),
+        ("models=H100", "A100:8x1", "NoMatchingModel:1"),
+        ("models=A100~80", "A100~40:8x1", "NoMatchingModel:1"),
+        ("models=A100~80", "A100:8x1", "NoMatchingModel:1"),
+        ("models=A100~80", "A100~80:8x1", "a A100"),
+        ("grace=31", "A100:8x1", "NoticeTooShort:1"),
+        ("grace=31", "A100:8x1 notice=31", "a A100"),
+        ("gpus=9", "A100:8x9", "NeverFits:1"),
+        ("gpus=8 size=2", "A100:8x1", "NeverFits:1"),
+        ("gpus=8", "A100:8x1 offer=7", "NeverFits:1"),
+        ("", "", "NeverFits:1"),
+        ("", "A100:8x1 cordoned", "Cordoned:1"),
+        ("", "A100:8x1 silent", "Silent:1"),
+        ("", "A100:8x1 paused", "NotReady:1"),
+        ("barred=a:5", "A100:8x1 serial=5", "Refused:1"),
+        ("barred=a:5", "A100:8x1 serial=6", "a A100"),
+        ("gpus=8", "A100:8x2=7x2", "TooFewFreeGpus:1"),
+        ("gpus=8", "A100:8x2 lend=7", "TooFewFreeGpus:1"),
+    ] {
+        check(asked, &[("a", pool)], want);
+    }
+}
+
+#[test]
+fn the_most_permanent_rule_is_named() {
+    check("in=EU gpus=9 barred=a:1", &[("a", "A100:8x1= silent taint=k:v")], "Tainted:1");
+    check("gpus=9 barred=a:1", &[("a", "A100:8x1= silent")], "NeverFits:1");
+    check("barred=a:1", &[("a", "A100:8x1= silent")], "Silent:1");
+    check("barred=a:1", &[("a", "A100:8x1=")], "Refused:1");
+    check("", &[("a", "A100:8x1="), ("b", "A100:8x1="), ("c", "A100:8x1 paused")], {
+        "NotReady:1 TooFewFreeGpus:2"
+    });
+    check("", &[], "");
+}
+
+#[test]
+fn a_member_with_much_to_answer_gets_no_more() {
+    let mut snapshot = snapshot(&[("a/x", "A100:8x1"), ("a/y", "A100:8x1")], &[]);
+    snapshot.unanswered.insert("a".into(), UNANSWERED - 1);
+    assert_eq!(verdict("", &snapshot), "x A100");
+    snapshot.unanswered.insert("a".into(), UNANSWERED);
+    assert_eq!(verdict("", &snapshot), "TooManyUnanswered:2");
+    snapshot.unanswered.insert("a".into(), UNANSWERED + 1);
+    assert_eq!(verdict("", &snapshot), "TooManyUnanswered:2");
+}
+
+#[test]
+fn the_more_wanted_model_wins_over_all_pools() {
+    let pools = [("a", "A100:8x9 H100:8x1="), ("b", "H100:8x9=1x1"), ("c", "A100:8x1")];
+    check("models=H100,A100", &pools, "b H100");
+    check("models=A100,H100", &pools, "a A100");
+    check("models=H100,A100 gpus=2", &pools, "a A100");
+}
+
+#[test]
+fn any_model_takes_the_one_with_least_room() {
+    check("", &[("a", "H100:8x4 T4:4x1 A100:8x2")], "a T4");
+    check("gpus=8", &[("a", "H100:8x4 T4:4x1 A100:8x2")], "a A100");
+    check("", &[("a", "H100:8x1 A100:8x1")], "a A100");
+}
+
+#[test]
+fn single_pods_go_where_the_largest_share_stays_free() {
+    check("", &[("a", "A100:8x1"), ("b", "A100:8x2")], "b A100");
+    check("", &[("a", "A100:8x1"), ("b", "A100:8x2=8x1")], "a A100");
+    check("", &[("b", "A100:8x1"), ("a", "A100:8x1")], "a A100");
+    // Only what is lent counts: of 8 lent GPUs all are free, of the other pool's 16 only half.
+    check("", &[("a", "A100:8x2=8x1"), ("b", "A100:8x9 offer=8 lend=8")], "b A100");
+}
+
+#[test]
+fn gangs_go_where_they_fit_tightest() {
+    check("size=4", &[("a", "A100:8x1"), ("b", "A100:8x2=3x1,5x1")], "b A100");
+    check("size=4", &[("a", "A100:8x1"), ("b", "A100:8x2=3x2")], "a A100");
+    check("gpus=8 size=2", &[("a", "A100:8x4"), ("b", "A100:8x3")], "b A100");
+    check("gpus=8 size=2", &[("b", "A100:8x3"), ("a", "A100:8x3")], "a A100");
+}
+
+fn some_pool() -> impl Strategy<Value = (String, String)> {
+    let id = ("[a-c]", "[x-z]").prop_map(|(member, pool)| format!("{member}/{pool}"));
+    let word = prop::sample::select(vec![
+        "",
+        "silent",
+        "taint=k:v",
+        "in=EU",
+        "notice=5",
+        "lend=3",
+        "serial=9",
+        "label=zone:n",
+    ]);
+    let shape = (prop::sample::select(vec!["A100", "H100"]), 0_u32..9, 0_u32..3);
+    let text = (shape, word).prop_map(|((model, free, nodes), word)| {
+        format!("{model}:8x{} {model}:8x{nodes}={free}x{nodes} {word}", u32::from(nodes > 0))
+    });
+    (id, text)
+}
+
+proptest! {
+    #[test]
+    fn every_pool_is_chosen_or_gives_one_reason(
+        pools in prop::collection::vec(some_pool(), 0..8),
+        asked in prop::collection::vec(prop::sample::select(vec![
+            "gpus=2", "gpus=8", "size=3", "models=H100,A100", "models=A100", "in=EU", "not=b",
+            "grace=10", "tolerate=k", "barred=a/x:5", "label+zone",
+        ]), 0..4),
+    ) {
+        let pools: Vec<(&str, &str)> =
+            pools.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect();
+        let snapshot = snapshot(&pools, &[]);
+        let (demand, book) = (demand(&format!("job {}", asked.join(" "))), Book::open(&snapshot));
+        let able = candidates(&demand.request, &book);
+        match place(&demand, 1, &able, &book) {
+            Verdict::Chosen(choice) => {
+                let pool = book.pool(choice.place).pool;
+                prop_assert!(pool.closed.is_none() && choice.room > 0);
+                prop_assert!(choice.replica.gpus() * u64::from(choice.room) <= pool.lendable);
+            }
+            Verdict::Refused(refusals) => {
+                let counted: u32 = refusals.values().sum();
+                prop_assert_eq!(counted as usize, snapshot.pools.len());
+            }
+        }
+    }
+}

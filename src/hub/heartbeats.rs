@@ -1,0 +1,114 @@
+//! How long members have been silent, by this process's own clock.
+//!
+//! Invariant: clocks of two machines are never compared. What counts is when a heartbeat was seen
+//! to change here; what a former leader counted is carried on from `silentSeconds`.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::SILENT_AFTER_SECONDS;
+
+/// How often silence is persisted while it lasts.
+const PERSISTED_EVERY: Duration = Duration::from_secs(15);
+/// Silence after which a member is not trusted with new work.
+const SILENT_AFTER: Duration = Duration::from_secs(SILENT_AFTER_SECONDS);
+
+/// Silence of one member.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Silence {
+    renewed: Option<Timestamp>,
+    heard: Option<Instant>,
+    before: Duration,
+}
+
+impl Silence {
+    /// Takes in a heartbeat; `persisted` is what a former leader counted. True if it is news.
+    pub(super) fn heard(
+        &mut self,
+        renewed: Option<Timestamp>,
+        persisted: Option<i64>,
+        now: Instant,
+    ) -> bool {
+        if renewed.is_none() || renewed == self.renewed {
+            return false;
+        }
+        let first = self.renewed.is_none();
+        let persisted = persisted.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
+        self.before = Duration::from_secs(if first { persisted } else { 0 });
+        self.renewed = renewed;
+        self.heard = Some(now);
+        true
+    }
+
+    /// Whether it was ever heard.
+    #[must_use]
+    pub(super) fn was_heard(&self) -> bool {
+        self.heard.is_some()
+    }
+
+    /// How long it has been silent; `None` if it was never heard.
+    #[must_use]
+    pub(super) fn lasts(&self, now: Instant) -> Option<Duration> {
+        self.heard.map(|heard| self.before + now.saturating_duration_since(heard))
+    }
+
+    /// Whether it is silent; one that was never heard is.
+    #[must_use]
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        self.lasts(now).is_none_or(|lasts| lasts > SILENT_AFTER)
+    }
+
+    /// When time alone changes something: it falls silent, or its silence is persisted again.
+    #[must_use]
+    pub(super) fn next_look(&self, now: Instant) -> Option<Instant> {
+        let heard = self.heard?;
+        Some(match self.is_silent(now) {
+            false => heard + (SILENT_AFTER + Duration::from_millis(1)).saturating_sub(self.before),
+            true => now + PERSISTED_EVERY,
+        })
+    }
+
+    /// Seconds of silence to persist, in steps of 15; `None` while it is not silent.
+    #[must_use]
+    pub(super) fn persisted(&self, now: Instant) -> Option<i64> {
+        let lasts = self.lasts(now).filter(|_| self.is_silent(now))?;
+        let step = PERSISTED_EVERY.as_secs();
+        i64::try_from(lasts.as_secs() / step * step).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn beat(second: i64) -> Option<Timestamp> {
+        Some(Timestamp::from_second(second).unwrap())
+    }
+
+    #[test]
+    fn silence_counts_from_the_last_change_seen_here() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut silence = Silence::default();
+        assert!(silence.is_silent(start), "never heard");
+        assert!(silence.heard(beat(1), None, start));
+        assert!(!silence.heard(beat(1), None, at(20)), "the same beat again");
+        assert!(!silence.is_silent(at(40)));
+        assert!(silence.is_silent(at(41)));
+        assert_eq!(silence.persisted(at(40)), None);
+        assert_eq!(silence.persisted(at(59)), Some(45));
+        assert!(silence.heard(beat(2), None, at(60)));
+        assert!(!silence.is_silent(at(99)));
+    }
+
+    #[test]
+    fn a_new_leader_counts_on() {
+        let start = Instant::now();
+        let mut silence = Silence::default();
+        silence.heard(beat(1), Some(60), start);
+        assert!(silence.is_silent(start));
+        silence.heard(beat(2), Some(60), start + Duration::from_secs(1));
+        assert!(!silence.is_silent(start + Duration::from_secs(1)));
+    }
+}

@@ -1,0 +1,121 @@
+//! What a round decides on: pools less what is promised, queues with what they hold. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::queues;
+use super::state::{Promise, State, member_in};
+use crate::api::convert;
+use crate::api::gpuqueue::StopPolicy;
+use crate::api::{GpuQueue, MemberCluster, conditions, reasons};
+use crate::engine::fit::{self, Replica};
+use crate::engine::lifecycle::Stage;
+use crate::engine::model::{Closed, Demand, Epoch, JobId, Pool, PoolId, Queue, Snapshot};
+
+/// The snapshot with `demands`.
+#[must_use]
+pub(super) fn snapshot(
+    state: &State,
+    demands: Vec<Demand>,
+    now: Instant,
+    wall: Timestamp,
+) -> Snapshot {
+    let used = queues::used(state);
+    let view = |queue: &GpuQueue| Queue {
+        held: queue.spec.stop_policy != StopPolicy::None,
+        quota: queue.spec.quota.first().and_then(|quota| u64::try_from(quota.gpus).ok()),
+        used: used.get(queue.name_any().as_str()).copied().unwrap_or(0),
+    };
+    Snapshot {
+        now: wall.as_millisecond(),
+        pools: pools(state, now),
+        queues: state.queues.iter().map(|(key, queue)| (key.1.clone(), view(queue))).collect(),
+        unanswered: unanswered(state),
+        demands,
+    }
+}
+
+/// Every pool, less what is promised and not in its picture yet.
+#[must_use]
+pub(super) fn pools(state: &State, now: Instant) -> BTreeMap<PoolId, Pool> {
+    let mut pools = BTreeMap::new();
+    for ((namespace, name), copy) in state.pools.iter() {
+        let Some(member) = member_in(namespace) else { continue };
+        let Some(cluster) = state.members.get(&(String::new(), member.clone())) else { continue };
+        let mut pool = convert::pool(copy, cluster);
+        let ready = copy.status.as_ref().is_some_and(|status| {
+            conditions::is_true(&status.conditions, reasons::READY) && !copy.spec.offer.paused
+        });
+        pool.closed = closed(state, cluster, now).or((!ready).then_some(Closed::NotReady));
+        pools.insert(PoolId { member, pool: name.clone() }, pool);
+    }
+    for promise in state.promises.values() {
+        if let Some(pool) = pools.get_mut(&promise.pool) {
+            deduct(pool, promise);
+        }
+    }
+    pools
+}
+
+/// Why a member takes nothing at all.
+#[must_use]
+pub(super) fn closed(state: &State, member: &MemberCluster, now: Instant) -> Option<Closed> {
+    let leaving = member.metadata.deletion_timestamp.is_some();
+    if !member.spec.accepted || member.spec.unschedulable || leaving {
+        return Some(Closed::Cordoned);
+    }
+    let silence = state.silence.get(&member.name_any());
+    silence.is_none_or(|silence| silence.is_silent(now)).then_some(Closed::Silent)
+}
+
+fn deduct(pool: &mut Pool, promise: &Promise) {
+    let replica =
+        Replica { model: &promise.model, min_memory: None, need: promise.need, size: promise.size };
+    let gpus = replica.gpus() * u64::from(promise.replicas);
+    pool.lendable = pool.lendable.saturating_sub(gpus);
+    // What finds no room was lent elsewhere meanwhile; the member will refuse it.
+    fit::take(&mut pool.shapes, &replica, promise.replicas);
+}
+
+/// Forgets promises that are in their pool's picture, or will never be kept. True if any were.
+pub(super) fn settle_promises(state: &mut State) -> bool {
+    let before = state.promises.len();
+    let (pools, leases, leases_of) = (&state.pools, &state.leases, &state.leases_of);
+    let (keys, jobs, notes) = (&state.keys, &state.jobs, &state.notes);
+    let on_record = |job: &JobId, epoch: Epoch| {
+        let status = keys.get(job).and_then(|key| jobs.get(key)?.status.as_ref());
+        status.is_some_and(|status| {
+            status.allocations.iter().any(|held| Epoch::from(held.epoch) == epoch)
+        })
+    };
+    let busy = |job: &JobId| notes.get(job).is_some_and(|notes| notes.busy);
+    state.promises.retain(|(job, epoch), promise| {
+        let lease = leases_of.get(job).and_then(|all| leases.get(all.get(epoch)?));
+        let seen = lease.map(convert::lease);
+        let dead = seen.is_some_and(|lease| {
+            let unanswered = lease.stage == Stage::Unanswered;
+            lease.stage == Stage::Refused || (unanswered && lease.withdrawn)
+        });
+        let key = (super::state::namespace_of(&promise.pool.member), promise.pool.pool.clone());
+        let shown =
+            pools.get(&key).and_then(|pool| pool.status.as_ref()).map(|status| status.serial);
+        let covered =
+            promise.serial.is_some_and(|serial| shown.is_some_and(|shown| shown >= serial));
+        let failed =
+            lease.is_none() && promise.serial.is_none() && !busy(job) && !on_record(job, *epoch);
+        !dead && !covered && !failed
+    });
+    before != state.promises.len()
+}
+
+/// Leases of each member that wait for its answer.
+fn unanswered(state: &State) -> BTreeMap<String, u32> {
+    let mut counts = BTreeMap::new();
+    for promise in state.promises.values().filter(|promise| promise.serial.is_none()) {
+        *counts.entry(promise.pool.member.clone()).or_default() += 1;
+    }
+    counts
+}

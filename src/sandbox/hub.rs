@@ -1,0 +1,82 @@
+//! The hub: a control plane without nodes, and its controllers as local processes.
+
+use std::path::PathBuf;
+
+use futures::future::{join_all, try_join};
+
+use super::accounts::{kubeconfig_of_service_account, people_of_hub};
+use super::charts;
+use super::controlplane::{ControlPlane, Site};
+use super::error::Error;
+use super::federation::{Controller, PATIENCE, Service};
+use super::flags::Role;
+use super::settings::{Reach, Settings};
+
+/// Name of the hub's cluster.
+const NAME: &str = "hub";
+/// The service account of the hub's chart.
+const SERVICE_ACCOUNT: &str = "idlewild-hub";
+
+/// Whether a controller leads only while it holds the election lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Election {
+    /// It waits until it leads.
+    On,
+    /// It leads at once, whoever else does.
+    Off,
+}
+
+/// A running hub.
+pub struct Hub {
+    /// Its control plane.
+    pub cluster: ControlPlane,
+    /// Its controllers; none below [`Reach::Installed`].
+    pub controllers: Vec<Service>,
+}
+
+impl Hub {
+    pub(super) async fn start(settings: &Settings, site: Site<'_>) -> Result<Self, Error> {
+        let cluster = ControlPlane::start(NAME, Role::Hub, site).await?;
+        if settings.reach < Reach::Installed {
+            people_of_hub(&cluster).await?;
+            return Ok(Self { cluster, controllers: vec![] });
+        }
+        let install = Self::install(settings, &cluster);
+        let helm = site.timeline.step("hub: helm install", install);
+        try_join(people_of_hub(&cluster), helm).await?;
+        let kubeconfig = kubeconfig_of_service_account(&cluster, SERVICE_ACCOUNT).await?;
+        let start = Controller { number: 1, election: settings.election, kubeconfig: &kubeconfig };
+        let service = start.run(&settings.idlewild, site)?;
+        site.timeline.step("hub: controller ready", service.ready()).await?;
+        Ok(Self { cluster, controllers: vec![service] })
+    }
+
+    async fn install(settings: &Settings, cluster: &ControlPlane) -> Result<(), Error> {
+        let chart = settings.charts.join("idlewild-hub");
+        let values = [
+            ("replicas", "0"),
+            ("hub.id", settings.hub_id.as_str()),
+            ("hub.address", cluster.endpoint.address.as_str()),
+        ];
+        charts::install(&settings.binaries.join("helm"), &chart, cluster, &values).await
+    }
+
+    pub(super) fn controller_kubeconfig(&self) -> PathBuf {
+        self.cluster.directory().join(format!("{SERVICE_ACCOUNT}.kubeconfig"))
+    }
+
+    /// The first controller.
+    ///
+    /// # Panics
+    /// If the federation was started below [`Reach::Installed`].
+    #[must_use]
+    pub fn controller(&self) -> &Service {
+        self.controllers.first().expect("a hub that is installed has a controller")
+    }
+
+    pub(super) async fn stop(&self) -> Result<(), Error> {
+        let all = self.controllers.iter().map(|service| service.process.terminate(PATIENCE));
+        let ended: Result<(), Error> = join_all(all).await.into_iter().collect();
+        ended.and(self.cluster.stop().await)
+    }
+}

@@ -1,0 +1,162 @@
+//! Starts what the command line asks for.
+
+use std::io::{Write, stdout};
+use std::process::ExitCode;
+
+use prometheus::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::api::crds::{self, Side};
+use crate::cli::{
+    AcceptArgs, AgentArgs, CrdsArgs, CrdsSide, HubArgs, InviteArgs, LeaveArgs, SandboxAct,
+    SandboxArgs, Verb,
+};
+use crate::cluster::{client, connect, counting};
+use crate::commands::{self, accept, invite, leave};
+use crate::sandbox::{self, MemberSettings};
+use crate::{agent, cluster, hub, metrics};
+
+/// What ended a run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Hub, agent, or the way to a cluster.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+    /// A command.
+    #[error(transparent)]
+    Command(#[from] commands::Error),
+    /// The sandbox.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
+    /// Standard output, or signals.
+    #[error("use the terminal")]
+    Terminal(#[from] std::io::Error),
+}
+
+/// Does what `verb` asks.
+///
+/// # Errors
+/// Whatever kept it from being done.
+pub async fn run(verb: Verb) -> Result<ExitCode, Error> {
+    match verb {
+        Verb::Hub(args) => run_hub(args).await?,
+        Verb::Agent(args) => run_agent(args).await?,
+        Verb::Sandbox(args) => return run_sandbox(args).await,
+        Verb::Crds(args) => print_crds(&args)?,
+        Verb::Invite(args) => run_invite(args).await?,
+        Verb::Accept(args) => run_accept(args).await?,
+        Verb::Leave(args) => run_leave(args).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns once the process is told to stop.
+async fn told_to_stop() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminated => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+async fn counted(
+    access: &cluster::Access,
+    registry: &Registry,
+    which: &'static str,
+) -> Result<kube::Client, cluster::Error> {
+    counting::client(client::config(access).await?, metrics::requests(registry, which))
+}
+
+async fn run_hub(args: HubArgs) -> Result<(), Error> {
+    let registry = metrics::registry("hub");
+    let client = counted(&args.access(), &registry, "hub").await?;
+    let identity = args.identity.unwrap_or_else(|| {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        format!("{}-{}", host.trim(), std::process::id())
+    });
+    let settings = hub::Settings {
+        namespace: args.namespace,
+        listen: args.listen,
+        elect: args.leader_elect,
+        identity,
+        restored: args.restored,
+    };
+    Ok(hub::run(client, registry, settings, told_to_stop()).await?)
+}
+
+async fn run_agent(args: AgentArgs) -> Result<(), Error> {
+    let registry = metrics::registry("agent");
+    // Two clients: a flood of guests' writes never delays what hubs are told, nor the reverse.
+    let requests = metrics::requests(&registry, "member");
+    let config = client::config(&args.access()).await?;
+    let link = counting::client(config.clone(), requests.clone())?;
+    let executor = counting::client(config, requests)?;
+    let settings = agent::Settings {
+        namespace: args.namespace,
+        guest_namespace: args.guest_namespace,
+        listen: args.listen,
+        sandbox: args.sandbox,
+    };
+    Ok(agent::run(agent::Clients { link, executor }, registry, settings, told_to_stop()).await?)
+}
+
+async fn run_sandbox(args: SandboxArgs) -> Result<ExitCode, Error> {
+    let members = MemberSettings::examples(args.members.into());
+    let mut settings = sandbox::Settings::new(&args.root, args.dir, members);
+    settings.idlewild = std::env::current_exe()?;
+    match args.act {
+        SandboxAct::Up => sandbox::up(&settings).await?,
+        SandboxAct::Demo { keep } => {
+            let samples = args.root.join("deploy/samples");
+            let demo = sandbox::Demo { sandbox: settings, samples, keep };
+            if sandbox::demo(&demo).await? != sandbox::Verdict::AsExpected {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_crds(args: &CrdsArgs) -> Result<(), Error> {
+    let side = match args.side {
+        CrdsSide::Hub => Side::Hub,
+        CrdsSide::Member => Side::Member,
+    };
+    let texts: Vec<_> = crds::definitions(side).iter().map(crds::yaml).collect();
+    commands::say(&mut stdout(), texts.join("---\n").trim_end())?;
+    Ok(())
+}
+
+async fn run_invite(args: InviteArgs) -> Result<(), Error> {
+    let config = client::config(&args.access.access()).await?;
+    let invitation = invite::Invite {
+        name: args.name,
+        address: args.address,
+        ca_file: args.ca_file,
+        again: args.again,
+    };
+    Ok(invite::run(config, invitation, &mut stdout() as &mut dyn Write).await?)
+}
+
+async fn run_accept(args: AcceptArgs) -> Result<(), Error> {
+    let client = connect(&args.access.access()).await?;
+    let acceptance = accept::Accept {
+        name: args.name,
+        fingerprint: args.fingerprint,
+        yes: args.yes,
+        jurisdictions: args.jurisdictions,
+    };
+    Ok(accept::run(client, acceptance, &mut stdout() as &mut dyn Write).await?)
+}
+
+async fn run_leave(args: LeaveArgs) -> Result<(), Error> {
+    let client = connect(&args.access.access()).await?;
+    let timeout = args.patience();
+    let leaving = leave::Leave { name: args.name, timeout };
+    Ok(leave::run(client, leaving, &mut stdout() as &mut dyn Write).await?)
+}
