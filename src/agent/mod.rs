@@ -1,4 +1,77 @@
 //! Runs in each member: measures idle GPUs, accepts or refuses leases, runs them as pods.
+//!
+//! Two halves in one process, each with its own client, that meet in objects only: `link` talks to
+//! hubs and touches no pod, `executor` owns guests and talks to no hub.
 
 pub mod executor;
 pub mod link;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use kube::Client;
+use prometheus::Registry;
+use tracing::info;
+
+use crate::cluster::Error;
+use crate::http;
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Namespace of the agent, of `GpuPools` and `HubGrants`.
+    pub namespace: String,
+    /// Namespace of guests and their leases.
+    pub guest_namespace: String,
+    /// Where metrics and probes are served.
+    pub listen: SocketAddr,
+    /// Whether annotations of the sandbox pass to pods.
+    pub sandbox: bool,
+}
+
+/// A client for each half: neither can slow the other, nor borrow its rights.
+#[derive(Clone)]
+pub struct Clients {
+    /// Of the half that talks to hubs, for the own cluster.
+    pub link: Client,
+    /// Of the half that owns guests.
+    pub executor: Client,
+}
+
+/// Runs until the process is told to stop.
+///
+/// # Errors
+/// If the listening address cannot be used, or a half ends.
+pub async fn run(
+    clients: Clients,
+    registry: Registry,
+    settings: Settings,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let unfit = |reason: String| Error::Unfit { reason };
+    let metrics = executor::metrics::Metrics::new(&registry)
+        .map_err(|error| unfit(format!("register metrics: {error}")))?;
+    let health = Arc::new(executor::Health::default());
+    let shown = health.clone();
+    let gates = move || shown.closed().into_iter().map(str::to_owned).collect();
+    let server = tokio::spawn(http::serve(settings.listen, registry, Arc::new(gates)));
+    info!(namespace = settings.namespace, "agent starts");
+    let guests = executor::Settings {
+        namespace: settings.namespace.clone(),
+        guest_namespace: settings.guest_namespace.clone(),
+        sandbox: settings.sandbox,
+    };
+    let hubs = link::Settings {
+        namespace: settings.namespace,
+        guest_namespace: settings.guest_namespace,
+    };
+    // Each half has a task of its own: reclaim never waits for a hub.
+    let executor = tokio::spawn(executor::run(clients.executor, guests, health, metrics));
+    let link = tokio::spawn(link::run(clients.link, hubs));
+    tokio::select! {
+        ended = executor => Err(unfit(format!("the executor ended: {ended:?}"))),
+        ended = link => Err(unfit(format!("the link ended: {ended:?}"))),
+        served = server => Err(unfit(format!("cannot serve on {}: {served:?}", settings.listen))),
+        () = stop => Ok(()),
+    }
+}
