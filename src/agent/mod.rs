@@ -1,7 +1,7 @@
 //! Runs in each member: measures idle GPUs, accepts or refuses leases, runs them as pods.
 //!
-//! Invariant: link and executor are two tasks with a client each, so that a hub that hangs never
-//! delays what an owner asks for.
+//! Two halves in one process, each with its own client, that meet in objects only: `link` talks to
+//! hubs and touches no pod, `executor` owns guests and talks to no hub.
 
 pub mod executor;
 pub mod link;
@@ -13,23 +13,15 @@ use kube::Client;
 use prometheus::Registry;
 use tracing::info;
 
-use crate::cluster::{Error, chain};
+use crate::cluster::Error;
 use crate::http;
-
-/// Clients of the member's own API server.
-pub struct Clients {
-    /// For the half that talks to hubs.
-    pub link: Client,
-    /// For the half that owns guests.
-    pub executor: Client,
-}
 
 /// How to run.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Namespace of the agent, its `GpuPools` and `HubGrants`.
+    /// Namespace of the agent, of `GpuPools` and `HubGrants`.
     pub namespace: String,
-    /// Namespace of guests.
+    /// Namespace of guests and their leases.
     pub guest_namespace: String,
     /// Where metrics and probes are served.
     pub listen: SocketAddr,
@@ -37,57 +29,52 @@ pub struct Settings {
     pub sandbox: bool,
 }
 
-/// Runs until the process is told to stop. Guests go on meanwhile.
+/// A client for each half: neither can slow the other, nor borrow its rights.
+#[derive(Clone)]
+pub struct Clients {
+    /// Of the half that talks to hubs, for the own cluster.
+    pub link: Client,
+    /// Of the half that owns guests.
+    pub executor: Client,
+}
+
+/// Runs until the process is told to stop.
 ///
 /// # Errors
-/// If the listening address cannot be used, or one of the two halves breaks.
+/// If the listening address cannot be used, or a half ends.
 pub async fn run(
     clients: Clients,
     registry: Registry,
     settings: Settings,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
+    let unfit = |reason: String| Error::Unfit { reason };
     let metrics = executor::metrics::Metrics::new(&registry)
-        .map_err(|error| Error::Unfit { reason: format!("register metrics: {error}") })?;
-    let executing = Arc::new(executor::Health::default());
-    let linked = Arc::new(link::Health::default());
-    let gates = {
-        let (executing, linked) = (executing.clone(), linked.clone());
-        move || {
-            let closed = executing.closed().into_iter().chain(linked.closed());
-            closed.map(ToOwned::to_owned).collect()
-        }
+        .map_err(|error| unfit(format!("register metrics: {error}")))?;
+    let (health, linked) =
+        (Arc::new(executor::Health::default()), Arc::new(link::Health::default()));
+    let (shown, grants) = (health.clone(), linked.clone());
+    let gates = move || {
+        shown.closed().into_iter().chain(grants.closed()).map(str::to_owned).collect()
     };
     let server = tokio::spawn(http::serve(settings.listen, registry, Arc::new(gates)));
-    let links = link::Settings {
+    info!(namespace = settings.namespace, "agent starts");
+    let guests = executor::Settings {
         namespace: settings.namespace.clone(),
         guest_namespace: settings.guest_namespace.clone(),
-    };
-    let guests = executor::Settings {
-        namespace: settings.namespace,
-        guest_namespace: settings.guest_namespace,
         sandbox: settings.sandbox,
     };
-    info!(namespace = links.namespace, guests = links.guest_namespace, "agent starts");
-    let link = tokio::spawn(link::run(clients.link, links, linked));
-    let executor = tokio::spawn(executor::run(clients.executor, guests, executing, metrics));
-    let (link_task, executor_task) = (link.abort_handle(), executor.abort_handle());
-    let result = tokio::select! {
-        ended = link => Err(broken("link", &format!("{ended:?}"))),
-        ended = executor => Err(match ended {
-            Ok(Err(error)) => broken("executor", &chain(&error)),
-            other => broken("executor", &format!("{other:?}")),
-        }),
-        ended = server => Err(Error::Unfit {
-            reason: format!("cannot serve on {}: {ended:?}", settings.listen),
-        }),
-        () = stop => Ok(()),
+    let hubs = link::Settings {
+        namespace: settings.namespace,
+        guest_namespace: settings.guest_namespace,
     };
-    link_task.abort();
-    executor_task.abort();
-    result
-}
-
-fn broken(half: &str, how: &str) -> Error {
-    Error::Unfit { reason: format!("the agent's {half} broke: {how}") }
+    // Each half has a task of its own: reclaim never waits for a hub.
+    let executor = tokio::spawn(executor::run(clients.executor, guests, health, metrics));
+    let link = tokio::spawn(link::run(clients.link, hubs, linked));
+    tokio::select! {
+        ended = executor => Err(unfit(format!("the executor ended: {ended:?}"))),
+        ended = link => Err(unfit(format!("the link ended: {ended:?}"))),
+        served = server => Err(unfit(format!("cannot serve on {}: {served:?}", settings.listen))),
+        () = stop => Ok(()),
+    }
 }

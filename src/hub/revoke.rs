@@ -21,7 +21,7 @@ const WORKING: [&str; 2] = ["idlewild-member-renew", "idlewild-member-agent"];
 ///
 /// # Errors
 /// If the API server refuses or does not answer; calling again is safe.
-pub async fn joined(client: &Client, namespace: &str) -> Result<(), Error> {
+pub(super) async fn joined(client: &Client, namespace: &str) -> Result<(), Error> {
     delete_secret(client, namespace).await?;
     delete_bindings(client, namespace, &JOINING).await
 }
@@ -30,7 +30,7 @@ pub async fn joined(client: &Client, namespace: &str) -> Result<(), Error> {
 ///
 /// # Errors
 /// If the API server refuses or does not answer; calling again is safe.
-pub async fn revoke(client: &Client, namespace: &str) -> Result<(), Error> {
+pub(super) async fn revoke(client: &Client, namespace: &str) -> Result<(), Error> {
     delete_bindings(client, namespace, &WORKING).await?;
     joined(client, namespace).await
 }

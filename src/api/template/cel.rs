@@ -178,8 +178,9 @@ fn leaf(shape: Shape, value: &str) -> String {
             "type({value}) == string ? {value}.size() <= 15 && {value}.matches('{LABEL}') : {}",
             whole(1, 65_535)
         ),
+        // Kubernetes reads a unit or a point alone as 0; nobody means that.
         Shape::Quantity => format!(
-            "(type({value}) == string || type({value}) == int || type({value}) == double) && isQuantity(string({value})) && quantity(string({value})).compareTo(quantity('0')) >= 0 && quantity(string({value})).compareTo(quantity('1P')) <= 0"
+            "(type({value}) == string || type({value}) == int || type({value}) == double) && string({value}).matches('[0-9]') && isQuantity(string({value})) && quantity(string({value})).compareTo(quantity('0')) >= 0 && quantity(string({value})).compareTo(quantity('1P')) <= 0"
         ),
         Shape::Gpus => format!(
             "type({value}) == string ? {value}.matches('^0*([0-9]|1[0-6])$') : {}",
