@@ -53,10 +53,9 @@ pub async fn run(
         .map_err(|error| unfit(format!("register metrics: {error}")))?;
     let (health, linked) =
         (Arc::new(executor::Health::default()), Arc::new(link::Health::default()));
-    let (shown, grants) = (health.clone(), linked.clone());
-    let gates = move || {
-        shown.closed().into_iter().chain(grants.closed()).map(str::to_owned).collect()
-    };
+    let (executing, grants) = (health.clone(), linked.clone());
+    let gates =
+        move || executing.closed().into_iter().chain(grants.closed()).map(str::to_owned).collect();
     let server = tokio::spawn(http::serve(settings.listen, registry, Arc::new(gates)));
     info!(namespace = settings.namespace, "agent starts");
     let guests = executor::Settings {
@@ -64,17 +63,15 @@ pub async fn run(
         guest_namespace: settings.guest_namespace.clone(),
         sandbox: settings.sandbox,
     };
-    let hubs = link::Settings {
-        namespace: settings.namespace,
-        guest_namespace: settings.guest_namespace,
-    };
+    let hubs =
+        link::Settings { namespace: settings.namespace, guest_namespace: settings.guest_namespace };
     // Each half has a task of its own: reclaim never waits for a hub.
     let executor = tokio::spawn(executor::run(clients.executor, guests, health, metrics));
     let link = tokio::spawn(link::run(clients.link, hubs, linked));
     tokio::select! {
         ended = executor => Err(unfit(format!("the executor ended: {ended:?}"))),
         ended = link => Err(unfit(format!("the link ended: {ended:?}"))),
-        served = server => Err(unfit(format!("cannot serve on {}: {served:?}", settings.listen))),
+        ended = server => Err(unfit(format!("cannot serve on {}: {ended:?}", settings.listen))),
         () = stop => Ok(()),
     }
 }
