@@ -7,21 +7,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, ResourceExt};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
-use tracing::debug;
 
-use super::Link;
 use super::act::{Hand, News};
 use super::decide::{REMEMBERED, Step, Terms, Verdict, decide};
 use super::held::Held;
+use super::{Link, watching};
 use crate::api::digest::{guest_name, hub_label};
 use crate::api::gpulease::LeasePhase;
 use crate::api::{GpuLease, GuestLease, LABEL_HUB};
@@ -34,8 +32,6 @@ const MOST_REMEMBERED: usize = 5_000;
 const AT_ONCE: usize = 32;
 /// How often what waits for time to pass is looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// Longest wait before a broken watch of the hub is started again.
-const LAST_RETRY: Duration = Duration::from_secs(10);
 
 /// What the loop hears.
 enum Event {
@@ -62,40 +58,9 @@ pub(super) async fn run(link: &Link, hub: &Client) -> Infallible {
         }
     };
     tokio::select! {
-        never = watch_hub(link, hub, sender) => never,
+        never = watching::run(link, hub, sender, Event::Lease) => never,
         () = guests => unreachable!("the channel outlives the watch"),
         never = work => never,
-    }
-}
-
-/// Watches the hub's leases. A broken watch begins again with a complete list, so that nothing new
-/// is accepted before everything was read.
-async fn watch_hub(link: &Link, hub: &Client, sender: mpsc::Sender<Event>) -> Infallible {
-    let mut pause = TICK;
-    loop {
-        let (broken, listed) = (Notify::new(), AtomicBool::new(false));
-        let keep = |seen: Seen<GpuLease>| {
-            match seen {
-                Seen::Listed => {
-                    listed.store(true, Ordering::Relaxed);
-                    link.live.send_replace(true);
-                }
-                Seen::Broken => {
-                    link.live.send_replace(false);
-                    broken.notify_one();
-                }
-                _ => {}
-            }
-            Event::Lease(seen)
-        };
-        tokio::select! {
-            () = feed(link.leases(hub), None, sender.clone(), keep) => {}
-            () = broken.notified() => {}
-        }
-        link.live.send_replace(false);
-        pause = if listed.load(Ordering::Relaxed) { TICK } else { (pause * 2).min(LAST_RETRY) };
-        debug!(grant = link.grant.name, ?pause, "the watch of leases begins again");
-        tokio::time::sleep(pause).await;
     }
 }
 

@@ -15,6 +15,7 @@ mod record;
 mod session;
 mod sweep;
 mod tokens;
+mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
