@@ -51,9 +51,12 @@ pub async fn run(
     let unfit = |reason: String| Error::Unfit { reason };
     let metrics = executor::metrics::Metrics::new(&registry)
         .map_err(|error| unfit(format!("register metrics: {error}")))?;
-    let health = Arc::new(executor::Health::default());
-    let shown = health.clone();
-    let gates = move || shown.closed().into_iter().map(str::to_owned).collect();
+    let (health, linked) =
+        (Arc::new(executor::Health::default()), Arc::new(link::Health::default()));
+    let (shown, grants) = (health.clone(), linked.clone());
+    let gates = move || {
+        shown.closed().into_iter().chain(grants.closed()).map(str::to_owned).collect()
+    };
     let server = tokio::spawn(http::serve(settings.listen, registry, Arc::new(gates)));
     info!(namespace = settings.namespace, "agent starts");
     let guests = executor::Settings {
@@ -67,7 +70,7 @@ pub async fn run(
     };
     // Each half has a task of its own: reclaim never waits for a hub.
     let executor = tokio::spawn(executor::run(clients.executor, guests, health, metrics));
-    let link = tokio::spawn(link::run(clients.link, hubs));
+    let link = tokio::spawn(link::run(clients.link, hubs, linked));
     tokio::select! {
         ended = executor => Err(unfit(format!("the executor ended: {ended:?}"))),
         ended = link => Err(unfit(format!("the link ended: {ended:?}"))),

@@ -52,6 +52,9 @@ pub async fn run(client: Client, args: Accept, out: &mut dyn Write) -> Result<()
         say(out, &format!("{name} was accepted already, with fingerprint {print}"))?;
     } else {
         say(out, &format!("{name} asks to join with fingerprint {print}"))?;
+    }
+    // Asked once: what an operator accepted is not asked again, but a wrong word is still wrong.
+    if !asked.member.spec.accepted || args.fingerprint.is_some() {
         confirm(&args, print, out)?;
     }
     admit(&members, &asked, args.jurisdictions).await?;

@@ -112,6 +112,9 @@ struct Desk<'a> {
     dirty: BTreeSet<String>,
     flights: FuturesUnordered<Flight<'a>>,
     flying: BTreeSet<String>,
+    /// Leases and guests that went while a step about them was under way.
+    gone_leases: BTreeSet<String>,
+    gone_guests: BTreeSet<String>,
     /// Failures in a row of leases whose last step failed.
     failures: BTreeMap<String, u32>,
     /// When to decide again although nothing changed.
@@ -141,6 +144,8 @@ impl<'a> Desk<'a> {
             dirty: BTreeSet::new(),
             flights: FuturesUnordered::new(),
             flying: BTreeSet::new(),
+            gone_leases: BTreeSet::new(),
+            gone_guests: BTreeSet::new(),
             failures: BTreeMap::new(),
             due: BTreeMap::new(),
             missing: BTreeMap::new(),
@@ -161,11 +166,18 @@ impl<'a> Desk<'a> {
 
     fn hear(&mut self, event: Event) {
         let listed = matches!(event, Event::Lease(Seen::Listed) | Event::Guest(Seen::Listed));
-        let changed = match event {
-            Event::Lease(seen) => self.leases.see(seen),
-            Event::Guest(seen) => self.guests.see(seen),
+        let (leases, guests) = match event {
+            Event::Lease(seen) => (self.leases.see(seen), Vec::new()),
+            Event::Guest(seen) => (Vec::new(), self.guests.see(seen)),
         };
-        self.dirty.extend(changed);
+        for name in leases.iter().filter(|name| self.flying.contains(*name)) {
+            note(&mut self.gone_leases, name, self.leases.get(name).is_none());
+        }
+        for name in guests.iter().filter(|name| self.flying.contains(*name)) {
+            note(&mut self.gone_guests, name, self.guests.get(name).is_none());
+        }
+        self.dirty.extend(leases);
+        self.dirty.extend(guests);
         if listed && self.is_complete() {
             let both = self.guests.iter().filter(|(name, _)| self.leases.get(name).is_some());
             self.owed = both.map(|(name, _)| name.clone()).collect();
@@ -245,8 +257,12 @@ impl<'a> Desk<'a> {
             0 => self.failures.remove(&name),
             _ => self.failures.insert(name.clone(), failures),
         };
+        let (no_lease, no_guest) = (self.gone_leases.remove(&name), self.gone_guests.remove(&name));
         for news in news {
             match news {
+                // What went while the step was under way stays gone: the watch is ahead of the answer.
+                News::Lease(_) if no_lease => {}
+                News::Guest(_) if no_guest => {}
                 News::Lease(lease) => drop(self.leases.put(*lease)),
                 News::Guest(guest) => drop(self.guests.put(*guest)),
                 News::NoLease => self.leases.remove(&name),
@@ -280,5 +296,14 @@ impl<'a> Desk<'a> {
         ended.sort_unstable();
         let many = ended.len().saturating_sub(MOST_REMEMBERED);
         ended.into_iter().take(many).map(|(_, name)| name.clone()).collect()
+    }
+}
+
+/// Notes in `set` whether `name` is in it.
+fn note(set: &mut BTreeSet<String>, name: &str, is_in: bool) {
+    if is_in {
+        set.insert(name.to_owned());
+    } else {
+        set.remove(name);
     }
 }

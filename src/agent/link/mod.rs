@@ -17,6 +17,8 @@ mod sweep;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kube::{Api, Client, ResourceExt};
@@ -38,6 +40,18 @@ pub struct Settings {
     pub namespace: String,
     /// Namespace of `GuestLeases`.
     pub guest_namespace: String,
+}
+
+/// What keeps the link from being ready. Hubs do not: one that is away must not make the agent so.
+#[derive(Debug, Default)]
+pub struct Health(AtomicBool);
+
+impl Health {
+    /// Names of the gates that are still closed; empty = ready.
+    #[must_use]
+    pub fn closed(&self) -> Vec<&'static str> {
+        if self.0.load(Ordering::Relaxed) { Vec::new() } else { vec!["grants"] }
+    }
 }
 
 /// The owner's grant, as far as the link needs it.
@@ -91,7 +105,7 @@ impl Link {
 
 /// Serves every hub that the owner grants, for ever: a task for each `HubGrant`, started, started
 /// again when its spec changes, and stopped when it is deleted.
-pub async fn run(client: Client, settings: Settings) {
+pub async fn run(client: Client, settings: Settings, health: Arc<Health>) {
     let grants: Api<HubGrant> = Api::namespaced(client.clone(), &settings.namespace);
     let (sender, mut seen) = mpsc::channel(64);
     let mut hubs = Hubs {
@@ -100,6 +114,7 @@ pub async fn run(client: Client, settings: Settings) {
         tasks: JoinSet::new(),
         running: BTreeMap::new(),
         listing: BTreeSet::new(),
+        health,
     };
     let serve = async {
         loop {
@@ -129,6 +144,7 @@ struct Hubs {
     running: BTreeMap<String, Running>,
     /// Names seen since the list began.
     listing: BTreeSet<String>,
+    health: Arc<Health>,
 }
 
 impl Hubs {
@@ -141,6 +157,7 @@ impl Hubs {
             }
             Seen::Gone(grant) => self.stop(&grant.name_any()),
             Seen::Listed => {
+                self.health.0.store(true, Ordering::Relaxed);
                 let listed = std::mem::take(&mut self.listing);
                 let gone = self.running.keys().filter(|name| !listed.contains(*name)).cloned();
                 gone.collect::<Vec<_>>().iter().for_each(|name| self.stop(name));

@@ -88,23 +88,23 @@ impl<'a> Gallery<'a> {
         self.dirty.extend(self.pools.see(event));
     }
 
-    /// When the next picture is due; `None` while there is none to write.
+    /// When the next picture may be written; `None` while there is none to write.
     fn next(&self) -> Option<Instant> {
         if !self.pools.is_complete() {
             return None;
         }
-        self.dirty.iter().map(|name| self.due(name)).min()
+        let now = Instant::now();
+        self.dirty.iter().map(|name| self.not_before.get(name).copied().unwrap_or(now)).min()
     }
 
-    fn due(&self, name: &str) -> Instant {
-        self.not_before.get(name).copied().unwrap_or_else(Instant::now)
+    fn is_due(&self, name: &str) -> bool {
+        self.not_before.get(name).is_none_or(|at| *at <= Instant::now())
     }
 
     /// Writes every picture that is due.
     async fn publish(&mut self) {
-        let now = Instant::now();
         let due: Vec<String> =
-            self.dirty.iter().filter(|name| self.due(name) <= now).cloned().collect();
+            self.dirty.iter().filter(|name| self.is_due(name)).cloned().collect();
         let writes = due.iter().map(|name| {
             let (pool, copy) = (self.pools.get(name), self.copies.get(name));
             let picture = pool.and_then(|pool| picture(pool, self.link));
