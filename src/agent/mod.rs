@@ -54,9 +54,8 @@ pub async fn run(
     let (health, linked) =
         (Arc::new(executor::Health::default()), Arc::new(link::Health::default()));
     let (shown, grants) = (health.clone(), linked.clone());
-    let gates = move || {
-        shown.closed().into_iter().chain(grants.closed()).map(str::to_owned).collect()
-    };
+    let gates =
+        move || shown.closed().into_iter().chain(grants.closed()).map(str::to_owned).collect();
     let server = tokio::spawn(http::serve(settings.listen, registry, Arc::new(gates)));
     info!(namespace = settings.namespace, "agent starts");
     let guests = executor::Settings {
@@ -64,10 +63,8 @@ pub async fn run(
         guest_namespace: settings.guest_namespace.clone(),
         sandbox: settings.sandbox,
     };
-    let hubs = link::Settings {
-        namespace: settings.namespace,
-        guest_namespace: settings.guest_namespace,
-    };
+    let hubs =
+        link::Settings { namespace: settings.namespace, guest_namespace: settings.guest_namespace };
     // Each half has a task of its own: reclaim never waits for a hub.
     let executor = tokio::spawn(executor::run(clients.executor, guests, health, metrics));
     let link = tokio::spawn(link::run(clients.link, hubs, linked));
