@@ -18,11 +18,11 @@ help: ## Shows this help
 
 .PHONY: demo
 demo: setup build ## Shows a hub and three members run the samples, and an owner taking GPUs back
-	target/debug/idlewild --log warn sandbox demo $(if $(KEEP),--keep)
+	target/debug/idlewild --log warn,kube_client=off sandbox demo $(if $(KEEP),--keep)
 
 .PHONY: sandbox
 sandbox: setup build ## Starts a hub and three members, and keeps them up until Ctrl-C
-	target/debug/idlewild --log warn sandbox up
+	target/debug/idlewild --log warn,kube_client=off sandbox up
 
 .PHONY: test
 test: setup check e2e ## The gate: formatting, lints, dependencies, unit tests, e2e on real control planes

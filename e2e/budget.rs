@@ -87,5 +87,7 @@ async fn thousand(federation: &Federation, count: usize) {
     crate::faults::assert_each_ran_once(&jobs, &starts);
     #[allow(clippy::cast_precision_loss, reason = "a thousand jobs")]
     let rate = count as f64 / took.as_secs_f64();
-    println!("{count} jobs over 3 members: submitted in {submitted:?}, all over after {took:?}, {rate:.1} jobs/s");
+    println!(
+        "{count} jobs over 3 members: submitted in {submitted:?}, all over after {took:?}, {rate:.1} jobs/s"
+    );
 }

@@ -49,7 +49,11 @@ pub(crate) async fn all_over(api: &Api<GpuJob>, count: usize, limit: Duration) -
             let phase = job.status.as_ref().and_then(|status| status.phase);
             matches!(phase, Some(Phase::Succeeded | Phase::Failed))
         };
-        if all.len() == count && all.iter().all(over) { Ok(all) } else { Err(format!("{phases:?}")) }
+        if all.len() == count && all.iter().all(over) {
+            Ok(all)
+        } else {
+            Err(format!("{phases:?}"))
+        }
     })
     .await
 }
@@ -78,7 +82,8 @@ fn hub_and_agents_killed_ten_times_lose_nothing_and_double_nothing() {
         for round in 0_usize..10 {
             let done = 25 * (round + 1);
             eventually("the run gets on", SOON * 3, async || {
-                let all = api.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+                let all =
+                    api.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
                 let over = all.iter().filter(|job| {
                     job.status.as_ref().is_some_and(|status| status.phase == Some(Phase::Succeeded))
                 });
@@ -107,7 +112,7 @@ fn a_paused_member_does_not_slow_the_others() {
         let api = jobs(federation).await;
         create(&api, job("before", 1, "500ms")).await;
         job_in(&api, "before", &[Phase::Succeeded], SOON).await;
-        let apiserver = federation.members["one"].cluster.apiserver();
+        let apiserver = &federation.members["one"].cluster.api_server;
         apiserver.pause().unwrap();
         let began = Instant::now();
         let mut slowest = Duration::ZERO;
@@ -122,9 +127,19 @@ fn a_paused_member_does_not_slow_the_others() {
             count += 1;
         }
         apiserver.resume().unwrap();
-        println!("while one API server was paused for 30 s: {count} jobs in a row on the other, the slowest took {slowest:?}");
-        create(&api, job_with("after", 1, "200ms", json!({ "placement": {
-            "clusterAffinity": { "clusterNames": ["one"] } } })))
+        println!(
+            "while one API server was paused for 30 s: {count} jobs in a row on the other, the slowest took {slowest:?}"
+        );
+        create(
+            &api,
+            job_with(
+                "after",
+                1,
+                "200ms",
+                json!({ "placement": {
+            "clusterAffinity": { "clusterNames": ["one"] } } }),
+            ),
+        )
         .await;
         job_in(&api, "after", &[Phase::Succeeded], SOON * 2).await;
     });
@@ -187,7 +202,7 @@ fn a_member_that_is_gone_for_ever_leaves_and_its_work_runs_elsewhere() {
         job_in(&api, "survivor", &[Phase::Running], SOON).await;
         let member = &federation.members["gone"];
         member.agent().process.kill().await.unwrap();
-        member.cluster.apiserver().kill().await.unwrap();
+        member.cluster.api_server.kill().await.unwrap();
         let anywhere = kube::api::Patch::Merge(json!({ "spec": { "placement": null } }));
         api.patch("survivor", &kube::api::PatchParams::default(), &anywhere).await.unwrap();
         job_in(&api, "survivor", &[Phase::Unknown], SOON * 2).await;

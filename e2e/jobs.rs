@@ -21,8 +21,14 @@ fn a_job_runs_on_a_member_and_ends() {
         let api = jobs(federation).await;
         let made = create(&api, job("simple", 1, "1s")).await;
         let hub = &federation.hub.cluster;
-        let wait = ["wait", "--for=condition=Complete", "gpujob/simple", "-n", USER_NAMESPACES[0],
-            "--timeout=60s"];
+        let wait = [
+            "wait",
+            "--for=condition=Complete",
+            "gpujob/simple",
+            "-n",
+            USER_NAMESPACES[0],
+            "--timeout=60s",
+        ];
         hub.kubectl(USER, &wait, "").await.expect("kubectl wait works as for batch/v1 jobs");
         let job = job_in(&api, "simple", &[Phase::Succeeded], SOON).await;
         let status = job.status.clone().unwrap();
@@ -89,13 +95,13 @@ fn a_failing_job_is_tried_again_and_then_fails_with_the_reason() {
 fn failure_rules_decide_by_exit_code() {
     shared(async |federation| {
         let api = jobs(federation).await;
-        let rule = |action: &str| json!({ "rules": [{ "action": action,
-            "onExitCodes": { "operator": "In", "values": [42] } }] });
+        let rule = |action: &str| {
+            json!({ "rules": [{ "action": action,
+            "onExitCodes": { "operator": "In", "values": [42] } }] })
+        };
         let template = json!({ "metadata": { "annotations": {
             "sandbox.idlewild.dev/exit-code": "42" } } });
-        let extra = |action: &str| {
-            json!({ "podFailurePolicy": rule(action), "template": template, "backoffLimit": 0 })
-        };
+        let extra = |action: &str| json!({ "podFailurePolicy": rule(action), "template": template, "backoffLimit": 0 });
         create(&api, job_with("rule-fail", 1, "200ms", extra("FailJob"))).await;
         create(&api, job_with("rule-ignore", 1, "200ms", extra("Ignore"))).await;
         let job = job_in(&api, "rule-fail", &ENDED, SOON).await;
@@ -121,7 +127,8 @@ fn a_gang_starts_together_in_one_pool_or_not_at_all() {
         let pods = eventually("all pods of the gang run", SOON, async || {
             let guests = guests(federation, &uid).await;
             let pods: Vec<Pod> = guests.values().flatten().cloned().collect();
-            let phase = |pod: &Pod| pod.status.clone().unwrap_or_default().phase.unwrap_or_default();
+            let phase =
+                |pod: &Pod| pod.status.clone().unwrap_or_default().phase.unwrap_or_default();
             let bound = pods.iter().filter(|pod| pod.spec.as_ref().unwrap().node_name.is_some());
             let running = pods.iter().filter(|pod| phase(pod) == "Running").count();
             assert!(running == 0 || bound.count() == 3, "none runs before all are bound");
@@ -133,7 +140,8 @@ fn a_gang_starts_together_in_one_pool_or_not_at_all() {
         assert_eq!(ranks, ["0", "1", "2"]);
         let container = &pods[0].spec.as_ref().unwrap().containers[0];
         let env = container.env.clone().unwrap();
-        let value = |name: &str| env.iter().find(|env| env.name == name).and_then(|env| env.value.clone());
+        let value =
+            |name: &str| env.iter().find(|env| env.name == name).and_then(|env| env.value.clone());
         assert_eq!(value("WORLD_SIZE").as_deref(), Some("3"));
         assert_eq!(value("PET_NPROC_PER_NODE").as_deref(), Some("8"));
         assert!(env.iter().any(|env| env.name == "MASTER_ADDR" && env.value_from.is_some()));
@@ -281,10 +289,8 @@ fn gpus_that_are_free_on_no_single_node_place_nothing() {
         let api = jobs(federation).await;
         eventually("the pool shows 42 free GPUs", SOON, async || {
             let bound = pods.list(&ListParams::default().labels("app=owner")).await.unwrap();
-            let nodes: std::collections::BTreeSet<_> = bound
-                .iter()
-                .filter_map(|pod| pod.spec.as_ref()?.node_name.clone())
-                .collect();
+            let nodes: std::collections::BTreeSet<_> =
+                bound.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect();
             let copies: Api<idlewild::api::GpuPool> =
                 Api::namespaced(federation.hub.cluster.admin.clone(), "member-uni-north");
             let free = copies.get("a100").await.unwrap().status.unwrap_or_default().gpus.free;
@@ -301,9 +307,12 @@ fn gpus_that_are_free_on_no_single_node_place_nothing() {
         })
         .await;
         assert!(leases(federation, &made.uid().unwrap()).await.is_empty());
-        pods.delete_collection(&DeleteParams::default(), &ListParams::default().labels("app=owner"))
-            .await
-            .unwrap();
+        pods.delete_collection(
+            &DeleteParams::default(),
+            &ListParams::default().labels("app=owner"),
+        )
+        .await
+        .unwrap();
         job_in(&api, "whole-node", &[Phase::Succeeded], SOON).await;
     });
 }
@@ -353,7 +362,11 @@ fn owners_take_their_gpus_back_and_the_work_moves() {
             let job = api.get("moves").await.unwrap();
             let status = job.status.clone().unwrap_or_default();
             let moved = status.replicas.running == 48 && status.clusters.len() == 2;
-            if moved { Ok(job) } else { Err(format!("{:?} {:?}", status.replicas, status.clusters)) }
+            if moved {
+                Ok(job)
+            } else {
+                Err(format!("{:?} {:?}", status.replicas, status.clusters))
+            }
         })
         .await;
         let status = job.status.unwrap();
@@ -371,7 +384,12 @@ pub(crate) async fn settled(federation: &Federation) {
         let mut left = 0;
         for member in federation.members.values() {
             let api: Api<Pod> = Api::namespaced(member.cluster.admin.clone(), GUEST_NAMESPACE);
-            left += api.list(&ListParams::default()).await.map_err(|error| error.to_string())?.items.len();
+            left += api
+                .list(&ListParams::default())
+                .await
+                .map_err(|error| error.to_string())?
+                .items
+                .len();
         }
         if left == 0 { Ok(()) } else { Err(format!("{left} guests")) }
     })

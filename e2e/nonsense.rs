@@ -19,17 +19,25 @@ fn every_nonsense_manifest_is_refused_or_waits_with_a_readable_reason() {
         let mut wrong = Vec::new();
         let all = table();
         for bad in &all {
-            let (cluster, user, namespace) = match bad.on {
-                Cluster::Hub if is_admins(bad) => (hub, "admin", USER_NAMESPACES[0]),
-                Cluster::Hub => (hub, USER, USER_NAMESPACES[0]),
-                Cluster::Member => (member, OWNER, "idlewild-system"),
+            let create = |namespace| ["create", "-n", namespace, "-f", "-"];
+            let answer = match bad.on {
+                Cluster::Hub if is_admins(bad) => {
+                    let access = format!("--kubeconfig={}", hub.admin_kubeconfig.display());
+                    let create = create(USER_NAMESPACES[0]);
+                    let arguments: Vec<_> = [access.as_str()].into_iter().chain(create).collect();
+                    let kubectl = federation.settings.binaries.join("kubectl");
+                    idlewild::sandbox::run(&kubectl, &arguments, &bad.yaml).await
+                }
+                Cluster::Hub => hub.kubectl(USER, &create(USER_NAMESPACES[0]), &bad.yaml).await,
+                Cluster::Member => {
+                    member.kubectl(OWNER, &create("idlewild-system"), &bad.yaml).await
+                }
             };
-            let arguments = ["create", "-n", namespace, "-f", "-"];
-            let answer = cluster.kubectl(user, &arguments, &bad.yaml).await;
             match (&bad.outcome, answer) {
                 (Outcome::Refused(words), Err(error)) => {
                     let said = idlewild::cluster::chain(&error);
-                    let missing: Vec<_> = words.iter().filter(|word| !said.contains(**word)).collect();
+                    let missing: Vec<_> =
+                        words.iter().filter(|word| !said.contains(**word)).collect();
                     if !missing.is_empty() {
                         wrong.push(format!("{}: {missing:?} not in: {said}", bad.name));
                     }
@@ -49,7 +57,8 @@ fn every_nonsense_manifest_is_refused_or_waits_with_a_readable_reason() {
         println!("{} nonsense manifests", all.len());
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         create(&api, job("sensible", 1, "200ms")).await;
-        crate::harness::job_in(&api, "sensible", &[idlewild::api::gpujob::Phase::Succeeded], SOON).await;
+        crate::harness::job_in(&api, "sensible", &[idlewild::api::gpujob::Phase::Succeeded], SOON)
+            .await;
     });
 }
 

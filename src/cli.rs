@@ -17,8 +17,9 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
-    /// What is logged, as in `RUST_LOG`: `info`, `idlewild=debug`.
-    #[arg(long, env = "IDLEWILD_LOG", default_value = "info", global = true)]
+    /// What is logged, as in `RUST_LOG`. The client library is off by default: whoever sends a
+    /// request logs what its failure means.
+    #[arg(long, env = "IDLEWILD_LOG", default_value = "info,kube_client=off", global = true)]
     pub log: String,
 }
 

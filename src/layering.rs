@@ -46,9 +46,26 @@ fn forbid(folders: &[&str], words: &[&str], except: &[&str], why: &str) {
 #[test]
 fn the_engine_knows_only_std_and_itself() {
     let words = [
-        "crate::api", "crate::cluster", "crate::hub", "crate::agent", "crate::sandbox", "kube::",
-        "k8s_openapi", "serde", "tokio", "tracing", "jiff", "Instant", "SystemTime", "std::env",
-        "HashMap", "HashSet", "async ", "std::thread", "std::fs", "std::net",
+        "crate::api",
+        "crate::cluster",
+        "crate::hub",
+        "crate::agent",
+        "crate::sandbox",
+        "kube::",
+        "k8s_openapi",
+        "serde",
+        "tokio",
+        "tracing",
+        "jiff",
+        "Instant",
+        "SystemTime",
+        "std::env",
+        "HashMap",
+        "HashSet",
+        "async ",
+        "std::thread",
+        "std::fs",
+        "std::net",
     ];
     forbid(&["engine/"], &words, &["engine/notation.rs"], "decisions are pure");
 }

@@ -53,9 +53,9 @@ pub async fn run(
         .map_err(|error| unfit(format!("register metrics: {error}")))?;
     let (health, linked) =
         (Arc::new(executor::Health::default()), Arc::new(link::Health::default()));
-    let (executing, grants) = (health.clone(), linked.clone());
+    let (shown, grants) = (health.clone(), linked.clone());
     let gates =
-        move || executing.closed().into_iter().chain(grants.closed()).map(str::to_owned).collect();
+        move || shown.closed().into_iter().chain(grants.closed()).map(str::to_owned).collect();
     let server = tokio::spawn(http::serve(settings.listen, registry, Arc::new(gates)));
     info!(namespace = settings.namespace, "agent starts");
     let guests = executor::Settings {
@@ -71,7 +71,7 @@ pub async fn run(
     tokio::select! {
         ended = executor => Err(unfit(format!("the executor ended: {ended:?}"))),
         ended = link => Err(unfit(format!("the link ended: {ended:?}"))),
-        ended = server => Err(unfit(format!("cannot serve on {}: {ended:?}", settings.listen))),
+        served = server => Err(unfit(format!("cannot serve on {}: {served:?}", settings.listen))),
         () = stop => Ok(()),
     }
 }

@@ -98,7 +98,8 @@ fn a_job_is_finished_only_once_nothing_of_it_holds_a_lease() {
 #[test]
 fn failures_count_over_all_replicas_and_evictions_never() {
     let groups = vec![ended("Failed", 3, "0"), ended("OwnerReclaimed", 143, "1-2")];
-    let next = check(&terms(3), &record(&["0-2"]), vec![released(0, "OwnerReclaimed", groups)], NOW);
+    let next =
+        check(&terms(3), &record(&["0-2"]), vec![released(0, "OwnerReclaimed", groups)], NOW);
     assert_eq!(next.record.failures, 1);
     assert_eq!(next.record.evictions.owner_reclaimed, 1);
     assert_eq!(next.wanted.to_string(), "0-2");
@@ -157,7 +158,8 @@ fn a_silent_member_loses_an_unanswered_lease_after_ten_seconds() {
 
 #[test]
 fn a_lease_newer_than_the_record_means_the_record_is_old() {
-    let next = check(&terms(1), &record(&["0"]), vec![held(0, Stage::Held), held(1, Stage::Held)], NOW);
+    let next =
+        check(&terms(1), &record(&["0"]), vec![held(0, Stage::Held), held(1, Stage::Held)], NOW);
     assert_eq!(next.steps, [Step::Refresh]);
 }
 
@@ -197,7 +199,8 @@ fn repeated_evictions_from_one_pool_back_off() {
         let next = check(&terms(1), &record, vec![lease], NOW);
         delays.push(next.record.requeue_at.map_or(0, |at| at - NOW - 5_000));
         record = next.record;
-        let again = Allocation { epoch: epoch(attempt + 1), ..self::record(&["0"]).allocations.remove(0) };
+        let again =
+            Allocation { epoch: epoch(attempt + 1), ..self::record(&["0"]).allocations.remove(0) };
         record.allocations.push(again);
         record.next_attempt += 1;
     }
