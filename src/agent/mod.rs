@@ -71,7 +71,7 @@ pub async fn run(
     tokio::select! {
         ended = executor => Err(unfit(format!("the executor ended: {ended:?}"))),
         ended = link => Err(unfit(format!("the link ended: {ended:?}"))),
-        served = server => Err(unfit(format!("cannot serve on {}: {served:?}", settings.listen))),
+        ended = server => Err(unfit(format!("cannot serve on {}: {ended:?}", settings.listen))),
         () = stop => Ok(()),
     }
 }
