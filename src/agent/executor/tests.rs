@@ -274,15 +274,16 @@ enum Act {
     Pause(bool),
     MaxGpus(i64),
     Grant(bool),
-    Crash,
+    Die(usize),
     Pass(i64),
     Turn,
+    SlowTurn,
 }
 
 fn act() -> impl Strategy<Value = Act> {
     use Act::{
-        Confirm, Crash, End, Grant, Kubelet, MaxGpus, Owner, OwnerGone, Pass, Pause, Preempt,
-        Propose, Schedule, Turn, Withdraw,
+        Confirm, Die, End, Grant, Kubelet, MaxGpus, Owner, OwnerGone, Pass, Pause, Preempt,
+        Propose, Schedule, SlowTurn, Turn, Withdraw,
     };
     prop_oneof![
         4 => (0_u8..8, 1_i32..4, 1_i32..9).prop_map(|(n, size, gpus)| Propose(n, size, gpus)),
@@ -297,9 +298,10 @@ fn act() -> impl Strategy<Value = Act> {
         1 => any::<bool>().prop_map(Pause),
         1 => (0_i64..24).prop_map(MaxGpus),
         1 => any::<bool>().prop_map(Grant),
-        2 => Just(Crash),
+        3 => (0_usize..4).prop_map(Die),
         4 => (1_i64..70).prop_map(Pass),
-        8 => Just(Turn),
+        6 => Just(Turn),
+        4 => Just(SlowTurn),
     ]
 }
 
@@ -356,9 +358,10 @@ fn happen(world: &mut World, state: &mut super::state::State, act: &Act) {
         Act::MaxGpus(max) => world.put_pool("a", pool(json!({"maxGpus": max}))),
         Act::Grant(true) => world.put_grant("g", None),
         Act::Grant(false) if world.grants.contains_key("g") => world.drop_grant("g"),
-        Act::Crash => *state = world.listed(),
+        Act::Die(count) => world.die(state, *count),
         Act::Pass(seconds) => world.pass(*seconds),
         Act::Turn => drop(world.turn(state)),
+        Act::SlowTurn => world.slow_turn(state),
         _ => {}
     }
 }
@@ -370,15 +373,17 @@ fn sound(world: &World) -> Result<(), TestCaseError> {
     }
     for (name, lease) in &world.leases {
         let status = lease.status.clone().unwrap_or_default();
-        let living = world.pods.values().filter(|pod| {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            let ours = pod.metadata.owner_references.iter().flatten().any(|one| one.name == *name);
-            ours && !matches!(phase, Some("Succeeded" | "Failed"))
+        let living = world.pods.values().filter_map(|pod| {
+            let guest = super::guest::Guest::slim(pod, super::world::GUESTS)?;
+            (guest.lease == *name && !guest.is_terminal()).then_some(guest.key.index)
         });
-        let living = living.count();
+        let recorded = super::report::recorded(&status);
+        let living: Vec<_> = living.collect();
+        let twice = living.iter().any(|index| recorded.contains(*index));
+        prop_assert!(!twice, "{name} runs an index that it reported as ended: {living:?}");
+        let living = living.len();
         if status.phase == Some(LeasePhase::Released) {
-            let ended = super::report::recorded(&status).to_string();
-            prop_assert_eq!(&ended, &lease.spec.indexes, "{}", name);
+            prop_assert_eq!(&recorded.to_string(), &lease.spec.indexes, "{}", name);
             prop_assert_eq!(living, 0, "{} is released but runs", name);
         }
         prop_assert!(lease.spec.confirmed || living == 0, "{name} runs unconfirmed");

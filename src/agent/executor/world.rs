@@ -170,7 +170,8 @@ impl World {
     /// An owner's pod of `gpus` GPUs that stands bound on `node`.
     pub(super) fn owner_pod(&mut self, name: &str, node: Option<&str>, gpus: u32) {
         let resources = json!({"limits": {"nvidia.com/gpu": gpus.to_string()}});
-        self.put_pod(read(json!({"metadata": {"name": name, "uid": name, "namespace": "owner"},
+        let uid = format!("{name}@{}", self.version);
+        self.put_pod(read(json!({"metadata": {"name": name, "uid": uid, "namespace": "owner"},
             "spec": {"nodeName": node, "containers": [{"name": "c", "resources": resources}]},
             "status": {"phase": "Pending"}})));
     }
@@ -395,6 +396,28 @@ impl World {
             state.apply(answer, self.now);
         }
         count
+    }
+
+    /// One turn whose answers come only after everything else that happened.
+    pub(super) fn slow_turn(&mut self, state: &mut State) {
+        for event in std::mem::take(&mut self.news) {
+            state.apply(event, self.now);
+        }
+        for write in state.turn(true, self.now) {
+            let answer = self.perform(write);
+            self.news.push(answer);
+        }
+    }
+
+    /// The executor dies after its first `count` writes of a turn, before it hears the answers.
+    pub(super) fn die(&mut self, state: &mut State, count: usize) {
+        for event in std::mem::take(&mut self.news) {
+            state.apply(event, self.now);
+        }
+        for write in state.turn(true, self.now).into_iter().take(count) {
+            self.perform(write);
+        }
+        *state = self.listed();
     }
 
     /// Turns until nothing is written any more.
