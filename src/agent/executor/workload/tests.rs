@@ -117,6 +117,30 @@ fn annotations_of_the_sandbox_pass_in_a_sandbox_only() {
     assert_eq!(annotations(true)["sandbox.idlewild.dev/run-for"], "5s");
 }
 
+/// Values that some field may or may not hold.
+fn values() -> impl Strategy<Value = Value> + Clone {
+    prop::sample::select(vec![
+        json!(true),
+        json!(0),
+        json!("x"),
+        json!([]),
+        json!({}),
+        json!({"privileged": true}),
+        json!({"runAsUser": 0}),
+        json!({"runAsUser": 1000}),
+        json!({"capabilities": {"add": ["SYS_ADMIN"]}}),
+        json!({"allowPrivilegeEscalation": false}),
+        json!([{"name": "v", "hostPath": {"path": "/"}}]),
+        json!([{"name": "v", "emptyDir": {}}]),
+        json!([{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]),
+        json!([{"name": "A", "value": "b"}]),
+        json!({"limits": {"nvidia.com/gpu": 1}}),
+        json!(["true"]),
+        json!([{"containerPort": 80, "hostPort": 80}]),
+        json!([{"containerPort": 80}]),
+    ])
+}
+
 /// A pod template with anything at all in it, known and unknown fields mixed.
 fn anything() -> impl Strategy<Value = Value> {
     let fields = prop::sample::select(vec![
@@ -149,26 +173,7 @@ fn anything() -> impl Strategy<Value = Value> {
         "ports",
         "restartPolicy",
     ]);
-    let value = prop::sample::select(vec![
-        json!(true),
-        json!(0),
-        json!("x"),
-        json!([]),
-        json!({}),
-        json!({"privileged": true}),
-        json!({"runAsUser": 0}),
-        json!({"runAsUser": 1000}),
-        json!({"capabilities": {"add": ["SYS_ADMIN"]}}),
-        json!({"allowPrivilegeEscalation": false}),
-        json!([{"name": "v", "hostPath": {"path": "/"}}]),
-        json!([{"name": "v", "emptyDir": {}}]),
-        json!([{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]),
-        json!([{"name": "A", "value": "b"}]),
-        json!({"limits": {"nvidia.com/gpu": 1}}),
-        json!(["true"]),
-        json!([{"containerPort": 80, "hostPort": 80}]),
-        json!([{"containerPort": 80}]),
-    ]);
+    let value = values();
     let pod = prop::collection::vec((fields, value.clone()), 0..3);
     let container = prop::collection::vec((of_container, value), 0..3);
     (pod, container).prop_map(|(pod, container)| {
