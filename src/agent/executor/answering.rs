@@ -29,7 +29,7 @@ const TRIES: usize = 3;
 
 impl State {
     /// Promises nodes again to what was reserved before a restart, oldest first.
-    pub(super) fn restore(&mut self) {
+    pub(super) fn restore(&mut self, now: Timestamp) {
         self.restored = true;
         self.serial += SKIPPED;
         self.policy = self.serial;
@@ -43,7 +43,7 @@ impl State {
             .collect();
         leases.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
         for (_, uid, lease) in leases {
-            self.plan_rest(&uid, &lease);
+            self.plan_rest(&uid, &lease, now);
         }
     }
 
@@ -123,7 +123,7 @@ impl State {
 
     /// Plans a node for each pod that still wants one: after a restart, or after its node did not
     /// take it. A confirmed lease loses pods that no node can take.
-    pub(super) fn plan_rest(&mut self, uid: &str, lease: &GuestLease) {
+    pub(super) fn plan_rest(&mut self, uid: &str, lease: &GuestLease, now: Timestamp) {
         let running = lease.status.as_ref().and_then(|status| status.phase);
         let settled = running >= Some(LeasePhase::Running) || lease.spec.withdrawn.is_some();
         let Ok(terms) = Terms::read(&lease.spec) else { return };
@@ -131,8 +131,9 @@ impl State {
             return;
         }
         let rest = self.unplanned(uid, lease, &terms);
-        let whole = rest.len() == terms.keys().count();
-        if let Some(chosen) = self.whole(lease, &terms).filter(|_| whole) {
+        let fresh = self.known.get(uid).is_none_or(|known| known.memory.tried.is_empty());
+        let whole = fresh && !rest.is_empty() && rest.len() == terms.keys().count();
+        if whole && let Some(chosen) = self.whole(lease, &terms) {
             for (key, node) in chosen {
                 self.plan(uid, key, &node);
             }
@@ -143,7 +144,7 @@ impl State {
                 Some(node) => self.plan(uid, key, &node),
                 None if lease.spec.confirmed && terms.size == 1 => {
                     let known = self.known.entry(uid.into()).or_default();
-                    let end = Outcome::evicted(outcome::NOT_BOUND, Timestamp::UNIX_EPOCH);
+                    let end = Outcome::evicted(outcome::NOT_BOUND, now);
                     known.memory.lost.insert(key, end);
                 }
                 None => {}

@@ -21,7 +21,7 @@ impl State {
         writes: &mut Vec<Write>,
     ) {
         if lease.spec.confirmed && !is_over(lease) {
-            self.plan_rest(uid, lease);
+            self.plan_rest(uid, lease, now);
         }
         let pool = self.pools.values().find(|pool| pool.name_any() == lease.spec.pool).cloned();
         let known = self.known.entry(uid.into()).or_default();

@@ -64,9 +64,7 @@ pub struct Guest {
     pub name: String,
     /// Version of the object, as the server writes it.
     pub version: String,
-    /// Name of the `GuestLease` that owns it.
-    pub lease: String,
-    /// UID of that `GuestLease`.
+    /// UID of the `GuestLease` that owns it.
     pub lease_uid: String,
     /// Which of the lease's pods.
     pub key: Key,
@@ -123,7 +121,6 @@ impl Guest {
         let mut guest = Self {
             name: pod.metadata.name.clone().unwrap_or_default(),
             version: pod.metadata.resource_version.clone().unwrap_or_default(),
-            lease: owner.name.clone(),
             lease_uid: owner.uid.clone(),
             key,
             node: spec.node_name.clone().filter(|node| !node.is_empty()),

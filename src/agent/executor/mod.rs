@@ -44,6 +44,8 @@ pub mod workload;
 pub mod writes;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod world;

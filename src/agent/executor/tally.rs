@@ -58,7 +58,8 @@ impl State {
     /// The counts since this was last asked.
     pub fn tally(&mut self) -> Tally {
         let mut tally = std::mem::take(&mut self.tally);
-        tally.phases = PHASES.into_iter().map(|phase| (Some(phase), 0)).collect();
+        let phases = PHASES.into_iter().map(Some).chain([None]);
+        tally.phases = phases.map(|phase| (phase, 0)).collect();
         for lease in self.leases.values() {
             let phase = lease.status.as_ref().and_then(|status| status.phase);
             *tally.phases.entry(phase).or_default() += 1;

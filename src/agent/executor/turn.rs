@@ -24,7 +24,7 @@ impl State {
             return Vec::new();
         }
         if !self.restored {
-            self.restore();
+            self.restore(now);
         }
         while let Some((at, uid)) = self.wakes.first().cloned().filter(|(at, _)| *at <= now) {
             self.wakes.remove(&(at, uid.clone()));

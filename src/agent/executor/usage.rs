@@ -78,21 +78,21 @@ impl Usages {
 mod tests {
     use super::*;
 
-    fn entry(node: &str, gpus: u32, guest: bool) -> Option<Entry> {
+    fn entry(node: &str, gpus: u32, guest: bool) -> Entry {
         let gpus = BTreeMap::from([("nvidia.com/gpu".into(), gpus)]);
         let load = Load { gpus, milli_cpu: 100, memory: 7 };
-        Some(Entry { node: node.into(), load, guest, claims: false })
+        Entry { node: node.into(), load, guest, claims: false }
     }
 
     #[test]
     fn sums_follow_every_change() {
         let mut usages = Usages::default();
-        assert!(usages.set("a", entry("n1", 2, false)));
-        assert!(usages.set("b", entry("n1", 3, true)));
-        assert!(!usages.set("b", entry("n1", 3, true)));
+        assert!(usages.set("a", Some(entry("n1", 2, false))));
+        assert!(usages.set("b", Some(entry("n1", 3, true))));
+        assert!(!usages.set("b", Some(entry("n1", 3, true))));
         let usage = usages.of("n1");
         assert_eq!((usage.all.gpu_count(), usage.guests.gpu_count(), usage.pods), (5, 3, 2));
-        usages.set("b", entry("n2", 3, true));
+        usages.set("b", Some(entry("n2", 3, true)));
         assert_eq!(usages.of("n1").all.gpu_count(), 2);
         assert_eq!(usages.of("n2").guests.gpu_count(), 3);
         usages.set("a", None);

@@ -13,7 +13,7 @@ use super::event::{Event, Written, noted, noted_node};
 use super::pod::{self, Pod};
 use super::state::State;
 use super::step::Task;
-use super::writes::Write;
+use super::writes::{Delete, Write};
 use crate::api::gpulease::GuestLeaseStatus;
 use crate::api::{GpuPool, GuestLease, HubGrant};
 use crate::cluster::{Outcome, Seen};
@@ -170,7 +170,8 @@ impl World {
     /// An owner's pod of `gpus` GPUs that stands bound on `node`.
     pub(super) fn owner_pod(&mut self, name: &str, node: Option<&str>, gpus: u32) {
         let resources = json!({"limits": {"nvidia.com/gpu": gpus.to_string()}});
-        self.put_pod(read(json!({"metadata": {"name": name, "uid": name, "namespace": "owner"},
+        let uid = format!("{name}@{}", self.version);
+        self.put_pod(read(json!({"metadata": {"name": name, "uid": uid, "namespace": "owner"},
             "spec": {"nodeName": node, "containers": [{"name": "c", "resources": resources}]},
             "status": {"phase": "Pending"}})));
     }
@@ -208,10 +209,9 @@ impl World {
             if self.bound().get(&node).copied().unwrap_or(0) + wanted <= 8 {
                 self.patch_pod(&name, |pod| pod["spec"]["nodeName"] = node.into());
             } else {
-                self.patch_pod(&name, |pod| {
-                    pod["status"]["conditions"] = json!([{"type": "PodScheduled",
-                        "status": "False", "reason": "Unschedulable"}]);
-                });
+                let judged = json!([{"type": "PodScheduled", "status": "False",
+                    "reason": "Unschedulable"}]);
+                self.patch_pod(&name, |pod| pod["status"]["conditions"] = judged);
             }
         }
     }
@@ -235,19 +235,21 @@ impl World {
             match (pod.metadata.deletion_timestamp.is_some(), terminal) {
                 (true, true) => self.drop_pod(&name),
                 (true, false) => self.end(&name, 143),
-                (false, false) if bound && phase != "Running" => {
-                    let now = self.now;
-                    self.patch_pod(&name, |pod| {
-                        pod["status"]["startTime"] = json!(now);
-                        pod["status"]["podIP"] = "10.0.0.1".into();
-                        if !gated {
-                            pod["status"]["phase"] = "Running".into();
-                        }
-                    });
-                }
+                (false, false) if bound && phase != "Running" => self.start(&name, gated),
                 _ => {}
             }
         }
+    }
+
+    fn start(&mut self, name: &str, gated: bool) {
+        let now = self.now;
+        self.patch_pod(name, |pod| {
+            pod["status"]["startTime"] = json!(now);
+            pod["status"]["podIP"] = "10.0.0.1".into();
+            if !gated {
+                pod["status"]["phase"] = "Running".into();
+            }
+        });
     }
 
     /// The program of a pod ends.
@@ -291,7 +293,7 @@ impl World {
         match write {
             Write::Status(lease, status) => {
                 let name = lease.name_any();
-                let stands = self.leases.get(&name).map(|stands| stands.resource_version());
+                let stands = self.leases.get(&name).map(ResourceExt::resource_version);
                 if stands == Some(lease.resource_version()) {
                     self.writes.push(format!("status {name} {:?}", status.phase.unwrap()));
                     self.edit(&name, |lease| lease.status = Some(*status));
@@ -322,24 +324,7 @@ impl World {
                 self.gates.insert(name, gate["data"]["master-addr"].to_string());
                 Event::Written(lease, Task::Gate, Written::Done)
             }
-            Write::Delete(delete) => {
-                self.writes.push(format!("delete {}", delete.name));
-                let task = Task::Pod(delete.key);
-                let stands = self.pods.get(&delete.name);
-                let stands = stands.filter(|pod| pod.uid().as_deref() == Some(&delete.uid));
-                let version = stands.map(|pod| pod.meta().resource_version.clone());
-                let written = match version {
-                    None => Written::PodGone(delete.uid),
-                    Some(version) if delete.version.is_some() && delete.version != version => {
-                        Written::Failed(Outcome::Conflict, String::new())
-                    }
-                    Some(_) => {
-                        self.delete(&delete.name, delete.grace.unwrap_or(0));
-                        Written::Deleting(delete.uid)
-                    }
-                };
-                Event::Written(delete.lease, task, written)
-            }
+            Write::Delete(delete) => self.perform_delete(delete),
             Write::Picture(pool, status) => {
                 let name = pool.name_any();
                 self.writes.push(format!("picture {name}"));
@@ -351,6 +336,25 @@ impl World {
                 Event::Pictured(name, Some(Box::new(pool.clone())))
             }
         }
+    }
+
+    fn perform_delete(&mut self, delete: Delete) -> Event {
+        self.writes.push(format!("delete {}", delete.name));
+        let task = Task::Pod(delete.key);
+        let stands = self.pods.get(&delete.name);
+        let stands = stands.filter(|pod| pod.uid().as_deref() == Some(&delete.uid));
+        let version = stands.map(|pod| pod.meta().resource_version.clone());
+        let written = match version {
+            None => Written::PodGone(delete.uid),
+            Some(version) if delete.version.is_some() && delete.version != version => {
+                Written::Failed(Outcome::Conflict, String::new())
+            }
+            Some(_) => {
+                self.delete(&delete.name, delete.grace.unwrap_or(0));
+                Written::Deleting(delete.uid)
+            }
+        };
+        Event::Written(delete.lease, task, written)
     }
 
     /// What a new process learns from its first lists.
@@ -395,6 +399,28 @@ impl World {
             state.apply(answer, self.now);
         }
         count
+    }
+
+    /// One turn whose answers come only after everything else that happened.
+    pub(super) fn slow_turn(&mut self, state: &mut State) {
+        for event in std::mem::take(&mut self.news) {
+            state.apply(event, self.now);
+        }
+        for write in state.turn(true, self.now) {
+            let answer = self.perform(write);
+            self.news.push(answer);
+        }
+    }
+
+    /// The executor dies after its first `count` writes of a turn, before it hears the answers.
+    pub(super) fn die(&mut self, state: &mut State, count: usize) {
+        for event in std::mem::take(&mut self.news) {
+            state.apply(event, self.now);
+        }
+        for write in state.turn(true, self.now).into_iter().take(count) {
+            self.perform(write);
+        }
+        *state = self.listed();
     }
 
     /// Turns until nothing is written any more.

@@ -1,1 +1,68 @@
+use serde_json::{Value, json};
 
+use super::*;
+
+fn pool(offer: Value) -> GpuPool {
+    serde_json::from_value(json!({"apiVersion": "idlewild.dev/v1alpha1", "kind": "GpuPool",
+        "metadata": {"name": "a", "generation": 1}, "spec": {"offer": offer}}))
+    .unwrap()
+}
+
+fn lent(free: &[u32]) -> Lent {
+    let slot = |(place, free): (usize, &u32)| Slot {
+        node: format!("n{place}"),
+        model: "A100".into(),
+        memory: "80Gi".into(),
+        arch: "amd64".into(),
+        resource: "nvidia.com/gpu".into(),
+        total: 8,
+        guests: 0,
+        owner: 8 - free,
+        free: *free,
+        milli_cpu: 1000 * (place as u64 + 1),
+        memory_bytes: 7,
+    };
+    Lent { slots: free.iter().enumerate().map(slot).collect(), ..Lent::default() }
+}
+
+const HELD: Held = Held { gpus: 0, entered: 0 };
+
+fn at() -> Timestamp {
+    Timestamp::UNIX_EPOCH
+}
+
+#[test]
+fn nodes_are_grouped_by_what_is_free_with_the_least_of_the_rest() {
+    let status = status(&pool(json!({})), &lent(&[4, 8, 4, 0]), HELD, 7, at()).unwrap();
+    assert_eq!((status.serial, status.shapes.len(), status.shapes[0].nodes), (7, 1, 4));
+    let group = |gpus, nodes, milli_cpu| FreeNodes { gpus, nodes, milli_cpu, memory_bytes: 7 };
+    assert_eq!(status.shapes[0].free, [group(8, 1, 2000), group(4, 2, 1000)]);
+    assert_eq!((status.gpus.offered, status.gpus.owner, status.gpus.free), (32, 16, 16));
+    assert_eq!(status.summary.models, "A100");
+}
+
+#[test]
+fn an_unchanged_picture_is_written_only_to_cover_a_lease() {
+    let mut pool = pool(json!({}));
+    pool.status = status(&pool, &lent(&[8]), HELD, 7, at());
+    assert_eq!(status(&pool, &lent(&[8]), Held { entered: 7, ..HELD }, 8, at()), None);
+    let entered = Held { entered: 8, ..HELD };
+    assert_eq!(status(&pool, &lent(&[8]), entered, 9, at()).unwrap().serial, 9);
+    assert_eq!(status(&pool, &lent(&[7]), HELD, 9, at()).unwrap().serial, 9);
+}
+
+#[test]
+fn limits_cap_the_sums_and_reasons_are_told() {
+    let capped = pool(json!({"maxGpus": 6}));
+    let held = Held { gpus: 4, entered: 0 };
+    let gpus = status(&capped, &lent(&[8]), held, 1, at()).unwrap().gpus;
+    assert_eq!((gpus.offered, gpus.guests, gpus.free), (6, 4, 2));
+    let paused = status(&pool(json!({"paused": true})), &lent(&[8]), HELD, 1, at()).unwrap();
+    assert_eq!((paused.gpus.free, paused.shapes.len()), (0, 0));
+    assert_eq!(paused.conditions[0].reason, "Paused");
+    let mut empty = lent(&[]);
+    empty.not_lent.insert("NotReady", 3);
+    let empty = status(&pool(json!({})), &empty, HELD, 1, at()).unwrap();
+    assert_eq!(empty.conditions[0].reason, "NoNodes");
+    assert_eq!(empty.not_lent[0].nodes, 3);
+}
