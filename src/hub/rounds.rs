@@ -101,13 +101,22 @@ fn passes(state: &mut State, now: Now, work: &mut Vec<Work>) -> Vec<Pass> {
 }
 
 /// Ends the leases of a job that is gone; those of members that left went with them.
-fn retire(state: &State, id: &JobId) -> Vec<Work> {
+fn retire(state: &mut State, id: &JobId) -> Vec<Work> {
+    if state.retiring.contains(id) {
+        return Vec::new();
+    }
     let steps = lifecycle::retire(&seen_leases(state, id));
-    let work = steps.iter().filter_map(|step| match step {
+    let removed = steps.iter().filter_map(|step| match step {
         Step::Remove(epoch) => removal(state, id, *epoch),
-        step => withdrawal(state, id, step).map(|lease| Work::Lease(id.clone(), Box::new(lease))),
+        _ => None,
     });
-    work.collect()
+    let mut work: Vec<Work> = removed.collect();
+    let withdrawn: Vec<_> = steps.iter().filter_map(|step| withdrawal(state, id, step)).collect();
+    if !withdrawn.is_empty() {
+        state.retiring.insert(id.clone());
+        work.push(Work::Leases(id.clone(), withdrawn));
+    }
+    work
 }
 
 fn seen_leases(state: &State, id: &JobId) -> BTreeMap<Epoch, lifecycle::Lease> {

@@ -66,8 +66,8 @@ pub(super) enum Answer {
     MemberExists(String, bool),
     /// It could not be found out: look again when it matters.
     MemberUnknown(String),
-    /// A write to a lease of this job, which is gone, failed.
-    LookAgain(JobId),
+    /// The writes to leases of this job, which is gone, are done.
+    Retired(JobId),
     /// The queue, as the server has it now.
     Queue(Box<GpuQueue>),
     /// Leases of a namespace were removed, or not.
@@ -173,6 +173,8 @@ pub(super) struct State {
     pub(super) dirty_members: BTreeSet<String>,
     /// Leases that are being removed.
     pub(super) removing: BTreeSet<Key>,
+    /// Jobs that are gone, with writes to their leases under way.
+    pub(super) retiring: BTreeSet<JobId>,
     /// Whether capacity may have grown since the last round.
     pub(super) capacity_changed: bool,
 }
@@ -292,7 +294,10 @@ impl State {
                 self.missing.remove(&name);
                 self.everything_if(true);
             }
-            Answer::LookAgain(id) => drop(self.dirty.insert(id)),
+            Answer::Retired(id) => {
+                self.retiring.remove(&id);
+                self.dirty.insert(id);
+            }
             Answer::Removed(namespace, names, done) => self.removed(&namespace, names, done),
         }
     }

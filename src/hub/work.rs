@@ -25,8 +25,8 @@ pub(super) const AGAIN: Duration = Duration::from_secs(2);
 pub(super) enum Work {
     /// Writes for a job.
     Job(Box<JobWork>),
-    /// A write to a lease whose job is gone.
-    Lease(JobId, Box<LeaseWork>),
+    /// Writes to leases whose job is gone.
+    Leases(JobId, Vec<LeaseWork>),
     /// A lease that is over and on record.
     Remove(Key),
     /// Whether a member exists that was not listed.
@@ -108,11 +108,11 @@ impl Hand {
                 };
                 self.tell(Answer::JobDone(id, again)).await;
             }
-            Work::Lease(id, work) => {
-                if let Err(error) = self.lease(*work).await {
+            Work::Leases(id, work) => {
+                if let Err(error) = self.all_leases(work).await {
                     tokio::time::sleep(delay(&error, "write lease")).await;
-                    self.tell(Answer::LookAgain(id)).await;
                 }
+                self.tell(Answer::Retired(id)).await;
             }
             Work::LookUpMember(name) => self.look_up_member(name).await,
             // Removals are gathered by the loop, see `removals`.
@@ -148,9 +148,7 @@ impl Hand {
                 }
             }
         }
-        for lease in work.leases {
-            self.lease(lease).await?;
-        }
+        self.all_leases(work.leases).await?;
         if work.delete {
             return self.delete(&api, &job, &work.id).await;
         }
@@ -180,6 +178,12 @@ impl Hand {
                 Ok(())
             }
         }
+    }
+
+    async fn all_leases(&self, work: Vec<LeaseWork>) -> Result<(), Error> {
+        let writes = work.into_iter().map(|lease| self.lease(lease));
+        let results = futures::future::join_all(writes).await;
+        results.into_iter().collect()
     }
 
     async fn lease(&self, work: LeaseWork) -> Result<(), Error> {
@@ -225,11 +229,13 @@ impl Hand {
         unanswered_only: bool,
     ) -> Result<(), Error> {
         let api = self.leases(&lease);
-        let version = unanswered_only.then(|| lease.resource_version()).flatten();
-        let patch = json!({
-            "metadata": { "uid": lease.uid(), "resourceVersion": version },
+        let mut patch = json!({
+            "metadata": { "uid": lease.uid() },
             "spec": { "withdrawn": { "reason": reason, "graceSeconds": lease.spec.grace_seconds } },
         });
+        if unanswered_only {
+            patch["metadata"]["resourceVersion"] = json!(lease.resource_version());
+        }
         let name = lease.name_any();
         let params = PatchParams::default();
         let result =
