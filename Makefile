@@ -35,7 +35,7 @@ check: packages deny ## The part of the gate without control planes
 
 .PHONY: e2e
 e2e: setup build ## Tests on real control planes
-	cargo test --locked --test e2e -- --test-threads=1 $(TESTS)
+	RUST_BACKTRACE=0 cargo test --locked --test e2e -- --test-threads=1 $(TESTS)
 
 .PHONY: bench
 bench: setup build ## Prints figures: dispatch through real API servers

@@ -337,14 +337,15 @@ pub(crate) fn owner_pod(name: &str, gpus: i32) -> Pod {
 #[test]
 fn owners_take_their_gpus_back_and_the_work_moves() {
     shared(async |federation| {
+        settled(federation).await;
         let api = jobs(federation).await;
         let preference = json!({ "gpu": { "anyOf": [{ "model": "A100" }, { "model": "L40S" }] },
             "completions": 48 });
         create(&api, job_with("moves", 1, "600s", preference)).await;
         eventually("it fills the preferred pool", SOON, async || {
             let status = api.get("moves").await.unwrap().status.unwrap_or_default();
-            let done = status.replicas.running == 48;
-            if done { Ok(()) } else { Err(format!("{:?}", status.replicas)) }
+            let done = status.replicas.running == 48 && status.clusters == ["uni-north"];
+            if done { Ok(()) } else { Err(format!("{:?} {:?}", status.replicas, status.clusters)) }
         })
         .await;
         let member = &federation.members["uni-north"];

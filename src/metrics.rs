@@ -19,6 +19,9 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(
 }
 
 /// A counter with labels.
+///
+/// # Panics
+/// If the name is taken or no valid name, which is a mistake of ours that every start shows.
 #[must_use]
 pub fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     let made = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid metric name");
@@ -26,6 +29,9 @@ pub fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> 
 }
 
 /// A gauge with labels.
+///
+/// # Panics
+/// If the name is taken or no valid name, which is a mistake of ours that every start shows.
 #[must_use]
 pub fn gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
     let made = IntGaugeVec::new(Opts::new(name, help), labels).expect("a valid metric name");
@@ -33,6 +39,9 @@ pub fn gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> In
 }
 
 /// A histogram of seconds.
+///
+/// # Panics
+/// If the name is taken or no valid name, which is a mistake of ours that every start shows.
 #[must_use]
 pub fn seconds(registry: &Registry, name: &str, help: &str) -> Histogram {
     let buckets = prometheus::exponential_buckets(0.000_25, 4.0, 10).expect("valid buckets");
@@ -42,29 +51,24 @@ pub fn seconds(registry: &Registry, name: &str, help: &str) -> Histogram {
 }
 
 /// Counts the requests of one client to `cluster` (`hub` or `member`).
+///
+/// # Panics
+/// If called twice for one registry.
 #[must_use]
 pub fn requests(registry: &Registry, cluster: &'static str) -> Count {
-    let counter = match registry_counter(registry) {
-        Some(counter) => counter,
-        None => return Arc::new(|_, _, _| {}),
-    };
+    let labels = ["cluster", "verb", "resource", "code"];
+    let help = "Requests to API servers by cluster, verb, resource and status code.";
+    let counter = counter(registry, "idlewild_api_requests_total", help, &labels);
     Arc::new(move |verb, resource, code| {
         let code = if code == 0 { "none".to_owned() } else { code.to_string() };
         counter.with_label_values(&[cluster, verb, resource, &code]).inc();
     })
 }
 
-fn registry_counter(registry: &Registry) -> Option<IntCounterVec> {
-    let labels = ["cluster", "verb", "resource", "code"];
-    let help = "Requests to API servers by cluster, verb, resource and status code.";
-    let made = IntCounterVec::new(Opts::new("idlewild_api_requests_total", help), &labels).ok()?;
-    match registry.register(Box::new(made.clone())) {
-        Ok(()) => Some(made),
-        Err(_) => None,
-    }
-}
-
 /// A registry with what every process has: build information, and the process's own figures.
+///
+/// # Panics
+/// Never: the registry is new.
 #[must_use]
 pub fn registry(part: &str) -> Registry {
     let registry = Registry::new();
@@ -101,6 +105,9 @@ pub struct Hub {
 
 impl Hub {
     /// The metrics, registered.
+    ///
+    /// # Panics
+    /// If `registry` holds one of their names already.
     #[must_use]
     pub fn new(registry: &Registry) -> Self {
         let one = |name: &str, help: &str| {

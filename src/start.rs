@@ -39,9 +39,9 @@ pub enum Error {
 /// Whatever kept it from being done.
 pub async fn run(verb: Verb) -> Result<ExitCode, Error> {
     match verb {
-        Verb::Hub(args) => run_hub(args).await?,
-        Verb::Agent(args) => run_agent(args).await?,
-        Verb::Sandbox(args) => return run_sandbox(args).await,
+        Verb::Hub(args) => Box::pin(run_hub(args)).await?,
+        Verb::Agent(args) => Box::pin(run_agent(args)).await?,
+        Verb::Sandbox(args) => return Box::pin(run_sandbox(args)).await,
         Verb::Crds(args) => print_crds(&args)?,
         Verb::Invite(args) => run_invite(args).await?,
         Verb::Accept(args) => run_accept(args).await?,

@@ -3,12 +3,13 @@
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 
-use super::state::namespace_of;
+use super::state::{State, namespace_of};
+use super::work::{LeaseWork, Work};
 use crate::api::digest::digest;
 use crate::api::gpulease::{GpuLease, GpuLeaseSpec, JobReference, LeasedGpu};
 use crate::api::{GpuJob, LABEL_JOB_UID, LABEL_LEASE, template};
-use crate::engine::lifecycle::Allocation;
-use crate::engine::model::Epoch;
+use crate::engine::lifecycle::{Allocation, Record, Step};
+use crate::engine::model::{Epoch, JobId};
 
 /// Name of the lease of an attempt.
 #[must_use]
@@ -52,4 +53,38 @@ pub(super) fn build(job: &GpuJob, allocation: &Allocation, hub_id: &str) -> GpuL
         ..ObjectMeta::default()
     };
     GpuLease { metadata, spec, status: None }
+}
+
+/// The withdrawal that a step asks for; `None` if its lease is not seen.
+pub(super) fn withdrawal(state: &State, id: &JobId, step: &Step) -> Option<LeaseWork> {
+    let (epoch, reason, unanswered_only) = match step {
+        Step::Withdraw(epoch, reason) => (epoch, *reason, false),
+        Step::WithdrawUnanswered(epoch) => (epoch, "NotAccepted", true),
+        Step::Create(_) | Step::Remove(_) | Step::Refresh => return None,
+    };
+    let lease = state.leases.get(state.leases_of.get(id)?.get(epoch)?)?.clone();
+    Some(LeaseWork::Withdraw { lease: Box::new(lease), reason, unanswered_only })
+}
+
+/// The removal of a lease, unless it is under way.
+pub(super) fn removal(state: &State, id: &JobId, epoch: Epoch) -> Option<Work> {
+    let key = state.leases_of.get(id)?.get(&epoch)?;
+    (!state.removing.contains(key)).then(|| Work::Remove(key.clone()))
+}
+
+/// A member that leaves in order is asked to end what it runs.
+pub(super) fn from_leaving(state: &State, id: &JobId, record: &Record) -> Vec<LeaseWork> {
+    let leaving = |allocation: &&Allocation| {
+        let member = state.members.get(&(String::new(), allocation.pool.member.clone()));
+        member.is_some_and(|member| member.metadata.deletion_timestamp.is_some())
+    };
+    let fresh = |work: &LeaseWork| match work {
+        LeaseWork::Withdraw { lease, .. } => lease.spec.withdrawn.is_none(),
+        _ => false,
+    };
+    let held = record.allocations.iter().filter(leaving);
+    let asked = held.filter_map(|allocation| {
+        withdrawal(state, id, &Step::Withdraw(allocation.epoch, "MemberLeft"))
+    });
+    asked.filter(fresh).collect()
 }

@@ -1,0 +1,215 @@
+//! What one job's life is made of: terms, record, and leases as they are seen.
+
+use std::collections::BTreeMap;
+
+use crate::engine::indexes::Indexes;
+use crate::engine::model::{Epoch, PoolId};
+
+/// What the user asked, as far as the life of the replicas depends on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Replicas that must succeed.
+    pub completions: u32,
+    /// Replicas that may run at once.
+    pub parallelism: u32,
+    /// GPUs of one replica.
+    pub gpus: u64,
+    /// Failures that are forgiven.
+    pub backoff_limit: u32,
+    /// What a failure means; the first rule that matches decides, none = it counts.
+    pub rules: Vec<FailureRule>,
+    /// Seconds that a replica may run, over all its attempts.
+    pub max_running_seconds: Option<u64>,
+    /// Why nothing of it may run now, if so: the reason of the withdrawals.
+    pub stopped: Option<&'static str>,
+}
+
+/// What a failure means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureRule {
+    /// Which failures.
+    pub pattern: FailurePattern,
+    /// What they mean.
+    pub action: FailureAction,
+}
+
+/// Which failures a rule is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FailurePattern {
+    /// The exit code is (not) one of these, in this container if one is named.
+    ExitCodes { container: Option<String>, codes: Vec<i32>, negated: bool },
+    /// One of these conditions is true.
+    Conditions(Vec<String>),
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureAction {
+    /// Run again, uncounted.
+    Ignore,
+    /// It counts against the limit.
+    Count,
+    /// The job fails.
+    FailJob,
+}
+
+/// A live attempt: everything its lease is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allocation {
+    /// Its number.
+    pub epoch: Epoch,
+    /// Where.
+    pub pool: PoolId,
+    /// The replicas.
+    pub indexes: Indexes,
+    /// Those that ended and were counted.
+    pub ended: Indexes,
+    /// GPU model.
+    pub model: String,
+    /// Generation of the job at allocation.
+    pub generation: i64,
+    /// Seconds that its pods may run.
+    pub deadline_seconds: u64,
+    /// When it was made, in milliseconds since 1970.
+    pub at: i64,
+}
+
+impl Allocation {
+    /// The replicas that have not ended.
+    #[must_use]
+    pub fn live(&self) -> Indexes {
+        self.indexes.minus(&self.ended)
+    }
+}
+
+/// An attempt that ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its number.
+    pub epoch: Epoch,
+    /// Where.
+    pub pool: PoolId,
+    /// The replicas.
+    pub indexes: Indexes,
+    /// When it started to run, in milliseconds since 1970.
+    pub start: Option<i64>,
+    /// When it ended.
+    pub end: i64,
+    /// Why.
+    pub reason: String,
+    /// GPUs times seconds.
+    pub gpu_seconds: u64,
+}
+
+/// Attempts that ended before their end, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evictions {
+    /// The owner wanted the GPUs.
+    pub owner_reclaimed: u32,
+    /// The member is gone.
+    pub cluster_lost: u32,
+    /// Any other cause.
+    pub other: u32,
+}
+
+/// How a job ended, or is about to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// `Succeeded`, `BackoffLimitExceeded`, `PodFailurePolicy` or `DeadlineExceeded`.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+}
+
+/// The reason of a job that did what it should.
+pub const SUCCEEDED: &str = "Succeeded";
+
+/// What the hub keeps of a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Replicas that succeeded.
+    pub completed: Indexes,
+    /// Failures that counted.
+    pub failures: u32,
+    /// Live attempts; the authority on what may run where.
+    pub allocations: Vec<Allocation>,
+    /// The last attempts that ended.
+    pub attempts: Vec<Attempt>,
+    /// Evictions by cause.
+    pub evictions: Evictions,
+    /// Seconds that unfinished replicas have run.
+    pub ran: BTreeMap<u32, u64>,
+    /// Number of the next attempt; it only rises.
+    pub next_attempt: u32,
+    /// Not placed before this time, in milliseconds since 1970.
+    pub requeue_at: Option<i64>,
+    /// When it first ran, in milliseconds since 1970.
+    pub started_at: Option<i64>,
+    /// What it will end as once nothing of it runs.
+    pub verdict: Option<Verdict>,
+    /// When it ended, in milliseconds since 1970.
+    pub finished_at: Option<i64>,
+}
+
+impl Record {
+    /// The replicas that hold a lease and have not ended.
+    #[must_use]
+    pub fn live(&self) -> Indexes {
+        self.allocations.iter().fold(Indexes::default(), |all, one| all.union(&one.live()))
+    }
+
+    /// Whether `epoch` was allocated once and is over: all it reported is on record.
+    #[must_use]
+    pub fn is_over(&self, epoch: Epoch) -> bool {
+        epoch.attempt < self.next_attempt
+            && !self.allocations.iter().any(|allocation| allocation.epoch == epoch)
+    }
+}
+
+/// Where a lease stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// Its member has not answered.
+    #[default]
+    Unanswered,
+    /// Its member said no.
+    Refused,
+    /// Its member holds GPUs for it.
+    Held,
+    /// Nothing of it runs any more.
+    Released,
+}
+
+/// Replicas that ended alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// `Succeeded`, `Failed`, `DeadlineExceeded`, or the cause of an eviction.
+    pub reason: String,
+    /// Exit code that decided.
+    pub exit_code: Option<i32>,
+    /// Container that decided.
+    pub container: Option<String>,
+    /// True conditions of the pod.
+    pub conditions: Vec<String>,
+    /// The replicas.
+    pub indexes: Indexes,
+}
+
+/// A lease as it is seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lease {
+    /// Number of the attempt.
+    pub epoch: Epoch,
+    /// Where it stands.
+    pub stage: Stage,
+    /// Whether the hub has withdrawn it.
+    pub withdrawn: bool,
+    /// When its first pod ran, in milliseconds since 1970.
+    pub start: Option<i64>,
+    /// When its last pod ended.
+    pub end: Option<i64>,
+    /// Why it ended.
+    pub end_reason: String,
+    /// What ended, grouped.
+    pub ended: Vec<Ended>,
+}
