@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "tests print the figures they measure")]
+#![allow(clippy::float_arithmetic, reason = "figures are for people")]
 
 mod budget;
 mod faults;
@@ -9,5 +10,6 @@ mod harness;
 mod jobs;
 mod manifests;
 mod nonsense;
+mod operators;
 mod sandbox;
 mod work;

@@ -19,19 +19,19 @@ pub async fn serve(address: SocketAddr, registry: Registry, gates: Gates) -> std
     let listener = tokio::net::TcpListener::bind(address).await?;
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(move || ready(gates.clone())))
-        .route("/metrics", get(move || metrics(registry.clone())));
+        .route("/readyz", get(move || std::future::ready(ready(&gates))))
+        .route("/metrics", get(move || std::future::ready(metrics(&registry))));
     axum::serve(listener, router).await
 }
 
-async fn ready(gates: Gates) -> (StatusCode, String) {
+fn ready(gates: &Gates) -> (StatusCode, String) {
     match gates().as_slice() {
         [] => (StatusCode::OK, "ok\n".to_owned()),
         closed => (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {}\n", closed.join(", "))),
     }
 }
 
-async fn metrics(registry: Registry) -> (StatusCode, String) {
+fn metrics(registry: &Registry) -> (StatusCode, String) {
     match TextEncoder::new().encode_to_string(&registry.gather()) {
         Ok(text) => (StatusCode::OK, text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),

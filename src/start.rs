@@ -86,7 +86,7 @@ async fn run_hub(args: HubArgs) -> Result<(), Error> {
         identity,
         restored: args.restored,
     };
-    Ok(hub::run(client, registry, settings, told_to_stop()).await?)
+    Ok(Box::pin(hub::run(client, registry, settings, told_to_stop())).await?)
 }
 
 async fn run_agent(args: AgentArgs) -> Result<(), Error> {

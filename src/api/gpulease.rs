@@ -43,6 +43,10 @@ pub struct LeasedGpu {
     pub count: i32,
     /// The one model that the attempt runs on.
     pub model: String,
+    /// Least memory of one GPU that the job asks of that model, as a quantity; absent = any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 20))]
+    pub min_memory: Option<String>,
 }
 
 /// The hub wants an attempt ended.

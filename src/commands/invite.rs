@@ -18,13 +18,11 @@ use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::{
-    Error, HubIdentity, LEAVE_FINALIZER, binding, check_name, ensure, hub_identity, namespace_of,
-    say,
-};
+use super::{Error, HubIdentity, binding, check_name, ensure, hub_identity, namespace_of, say};
 use crate::api::{
     HEARTBEAT_LEASE, HubGrant, HubGrantSpec, JOIN_REQUEST, JOIN_SECRET_HUB, JOIN_SECRET_MEMBER,
-    JoinRequest, LABEL_MEMBER, MemberCluster, MemberClusterSpec, SYSTEM_NAMESPACE,
+    JoinRequest, LABEL_MEMBER, MEMBER_FINALIZER, MemberCluster, MemberClusterSpec,
+    SYSTEM_NAMESPACE,
 };
 use crate::cluster::{self, Outcome, within};
 
@@ -128,7 +126,7 @@ async fn open(client: &Client, args: &Invite, namespace: &str) -> Result<(), Err
     }
     if member.is_none() {
         let mut member = MemberCluster::new(name, MemberClusterSpec::default());
-        member.metadata.finalizers = Some(vec![LEAVE_FINALIZER.into()]);
+        member.metadata.finalizers = Some(vec![MEMBER_FINALIZER.into()]);
         ensure(&members, &member, "create member").await?;
     }
     if found.is_none() {

@@ -16,9 +16,6 @@ use serde::de::DeserializeOwned;
 use crate::api::{HUB_CONFIG_MAP, MEMBER_NAMESPACE_PREFIX, SYSTEM_NAMESPACE};
 use crate::cluster::{self, Outcome, within};
 
-/// Finalizer of a `MemberCluster`: the hub drops it once nothing of the member is left.
-pub const LEAVE_FINALIZER: &str = "idlewild.dev/leave";
-
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

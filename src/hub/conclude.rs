@@ -15,10 +15,12 @@ use crate::api::gpulease::GpuLeaseStatus;
 use crate::api::reasons;
 use crate::engine::explain::{self, WaitReason};
 use crate::engine::lifecycle::{Allocation, Step};
-use crate::engine::model::{Epoch, Placement, PoolId, Waiting};
+use crate::engine::model::{Epoch, Placement, PoolId, Refusal, Waiting};
 
 /// A waiting job's message is rewritten at most this often while its reasons stay the same.
 const REWORDED_AFTER: Duration = Duration::from_mins(1);
+/// A new job that waits only for members to answer others is not told so before this time.
+const BRIEF: Duration = Duration::from_secs(5);
 
 /// Turns what was decided of one job into writes, and notes what is promised.
 pub(super) fn conclude(
@@ -56,7 +58,7 @@ pub(super) fn conclude(
     let wait = wait(state, &pass, waiting, now);
     let new = status(state, &pass, identity, wait.clone(), now);
     note(state, &pass, wait.as_ref(), waiting, now);
-    schedule(state, &mut work, &pass, new, now);
+    schedule(state, &mut work, &pass, (new, is_brief(waiting)), now);
     if !work.is_empty() {
         state.notes.entry(pass.id).or_default().busy = true;
         others.push(Work::Job(Box::new(work)));
@@ -214,18 +216,31 @@ fn until(millis: i64, wall: Timestamp) -> Duration {
     Duration::from_millis(u64::try_from(left).unwrap_or(0) + 1)
 }
 
+/// Whether a wait is likely over before anybody reads of it: members are busy answering.
+fn is_brief(waiting: Option<&Waiting>) -> bool {
+    match waiting {
+        Some(Waiting::NoPool { refusals }) => refusals.contains_key(&Refusal::TooManyUnanswered),
+        _ => false,
+    }
+}
+
 /// Writes the new status now or with the next change, and deletes a job whose time is over.
 fn schedule(
     state: &mut State,
     work: &mut JobWork,
     pass: &Pass,
-    new: crate::api::GpuJobStatus,
+    (new, brief): (crate::api::GpuJobStatus, bool),
     now: Now,
 ) {
     let notes = state.notes.entry(pass.id.clone()).or_default();
     let old = pass.job.status.clone().unwrap_or_default();
     if new != old {
-        let at = notes.written.map(|at| at + jobs::patience(&old, &new));
+        let first = pass.job.status.is_none() && brief;
+        let seen = *notes.seen.get_or_insert(now.instant);
+        let at = match notes.written {
+            Some(at) => Some(at + jobs::patience(&old, &new)),
+            None => first.then(|| seen + BRIEF),
+        };
         match at.filter(|at| *at > now.instant) {
             Some(at) => notes.due = Some(notes.due.map_or(at, |due| due.min(at))),
             None => {

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     fn beat(second: i64) -> Option<Timestamp> {
-        Some(Timestamp::from_second(second).unwrap())
+        Timestamp::from_second(second).ok()
     }
 
     #[test]

@@ -161,7 +161,7 @@ pub(super) fn patience(old: &GpuJobStatus, new: &GpuJobStatus) -> Duration {
     if live(old) != live(new) || old.observed_generation != new.observed_generation {
         Duration::ZERO
     } else if unhurried(old.phase) && unhurried(new.phase) {
-        Duration::from_secs(5)
+        Duration::from_secs(20)
     } else if old.phase != new.phase
         || truth(old) != truth(new)
         || (counts(old) == counts(new) && old.summary.reason != new.summary.reason)

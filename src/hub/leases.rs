@@ -7,7 +7,7 @@ use super::state::{State, namespace_of};
 use super::work::{LeaseWork, Work};
 use crate::api::digest::digest;
 use crate::api::gpulease::{GpuLease, GpuLeaseSpec, JobReference, LeasedGpu};
-use crate::api::{GpuJob, LABEL_JOB_UID, LABEL_LEASE, template};
+use crate::api::{GpuJob, LABEL_JOB_UID, LABEL_LEASE, quantity, template};
 use crate::engine::lifecycle::{Allocation, Record, Step};
 use crate::engine::model::{Epoch, JobId};
 
@@ -36,7 +36,7 @@ pub(super) fn build(job: &GpuJob, allocation: &Allocation, hub_id: &str) -> GpuL
         epoch: allocation.epoch.into(),
         indexes: allocation.indexes.to_string(),
         size: job.spec.size,
-        gpu: LeasedGpu { count: job.spec.gpu.count, model: allocation.model.clone() },
+        gpu: leased_gpu(job, &allocation.model),
         grace_seconds: template::grace_seconds(&job.spec.template),
         active_deadline_seconds: signed(allocation.deadline_seconds),
         residency: job.spec.data.as_ref().map(|data| data.residency.clone()),
@@ -53,6 +53,20 @@ pub(super) fn build(job: &GpuJob, allocation: &Allocation, hub_id: &str) -> GpuL
         ..ObjectMeta::default()
     };
     GpuLease { metadata, spec, status: None }
+}
+
+/// GPUs of each pod on `model`: the least memory that any choice of that model asks for.
+fn leased_gpu(job: &GpuJob, model: &str) -> LeasedGpu {
+    let choices = job.spec.gpu.any_of.iter().filter(|choice| choice.model == model);
+    let least = choices.map(|choice| {
+        let bytes = choice.min_memory.as_ref().and_then(|text| quantity::bytes(text).ok());
+        (bytes.unwrap_or(0), choice.min_memory.clone())
+    });
+    LeasedGpu {
+        count: job.spec.gpu.count,
+        model: model.to_owned(),
+        min_memory: least.min().and_then(|(_, text)| text),
+    }
 }
 
 /// The withdrawal that a step asks for; `None` if its lease is not seen.

@@ -14,8 +14,8 @@ use super::state::{Answer, State, namespace_of};
 use super::work::{Hand, delay};
 use crate::api::conditions::{self, Claim};
 use crate::api::gpulease::LeasePhase;
-use crate::api::member::MemberClusterStatus;
-use crate::api::{GpuLease, MEMBER_FINALIZER, MemberCluster, reasons};
+use crate::api::member::{JoinRequestStatus, MemberClusterStatus};
+use crate::api::{GpuLease, JOIN_REQUEST, JoinRequest, MEMBER_FINALIZER, MemberCluster, reasons};
 use crate::cluster::{Error, Outcome, apply, within};
 
 /// A member was invited.
@@ -31,6 +31,7 @@ pub(super) struct MemberWork {
     member: MemberCluster,
     clean_invitation: bool,
     status: Option<MemberClusterStatus>,
+    answer: Option<(JoinRequest, JoinRequestStatus)>,
     release: bool,
 }
 
@@ -95,11 +96,33 @@ fn one(
     }
     let work = MemberWork {
         clean_invitation: (joined(&new) && !joined(&old)) || (ready(&new) && !ready(&old)),
+        answer: answer(state, &member, wall),
         release: may_go(state, &member, now),
         status: (new != old).then_some(new),
         member,
     };
-    (work.status.is_some() || work.release).then_some(work)
+    (work.status.is_some() || work.answer.is_some() || work.release).then_some(work)
+}
+
+/// What the member's request to join is to be told, if that is news.
+fn answer(
+    state: &State,
+    member: &MemberCluster,
+    wall: Timestamp,
+) -> Option<(JoinRequest, JoinRequestStatus)> {
+    let namespace = namespace_of(&member.name_any());
+    let request = state.joins.get(&(namespace, JOIN_REQUEST.to_owned()))?;
+    let accepted = member.spec.fingerprint.as_ref() == Some(&request.spec.fingerprint);
+    let mut status = request.status.clone().unwrap_or_default();
+    status.observed_generation = request.metadata.generation;
+    let told = match member.spec.accepted && accepted {
+        true => claim(ACCEPTED, true, "", ""),
+        false => {
+            claim(ACCEPTED, false, "WaitingForAcceptance", "an operator compares fingerprints")
+        }
+    };
+    conditions::set(&mut status.conditions, told, request.metadata.generation, wall);
+    (request.status.as_ref() != Some(&status)).then(|| (request.clone(), status))
 }
 
 /// Whether a leaving member's last trace may be removed: nothing of it is on any job's record, and
@@ -140,7 +163,7 @@ fn status(
     status.pools = i64::try_from(pools.len()).unwrap_or(i64::MAX);
     status.gpus = pools.iter().map(|(_, pool)| offered(pool)).sum();
     status.silent_seconds = silence.and_then(|silence| silence.persisted(now));
-    let join = state.joins.get(&(namespace.clone(), "join".to_owned()));
+    let join = state.joins.get(&(namespace.clone(), JOIN_REQUEST.to_owned()));
     let version = pools
         .iter()
         .find_map(|(_, pool)| pool.status.as_ref().map(|status| status.agent_version.clone()));
@@ -222,6 +245,11 @@ impl Hand {
                 self.tell(Answer::Member(Box::new(fresh.clone()))).await;
                 member = fresh;
             }
+        }
+        if let Some((request, status)) = work.answer {
+            let api: Api<JoinRequest> = Api::namespaced(self.client.clone(), &namespace);
+            let old = request.status.as_ref();
+            apply::status(&api, &request, old, &status, "write join request status").await?;
         }
         if work.release {
             self.let_go(&api, &member, &namespace).await?;

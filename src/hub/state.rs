@@ -82,6 +82,8 @@ pub(super) type Read = Arc<Result<Asked, Vec<String>>>;
 pub(super) struct Notes {
     /// Writes for it are under way.
     pub(super) busy: bool,
+    /// When it was first looked at.
+    pub(super) seen: Option<Instant>,
     /// When its status was last written.
     pub(super) written: Option<Instant>,
     /// When to look again.

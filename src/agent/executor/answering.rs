@@ -17,7 +17,6 @@ use super::usage::Entry;
 use super::writes::Write;
 use crate::api::gpulease::{GuestLeaseStatus, LeasePhase, LeaseRefusal};
 use crate::api::{GuestLease, gpus, template};
-use crate::engine::fit::Replica;
 use crate::engine::indexes::Indexes;
 use crate::engine::model::PodNeed;
 use crate::engine::nodes;
@@ -156,7 +155,7 @@ impl State {
     fn whole(&mut self, lease: &GuestLease, terms: &Terms) -> Option<BTreeMap<Key, String>> {
         let need = need(lease, terms)?;
         let lent = self.lent().get(&lease.spec.pool);
-        books::fit(lent, &lease.spec.gpu.model, need, terms)
+        books::fit(lent, &lease.spec.gpu, need, terms)
     }
 
     /// A node that the pod at `key` has not tried, unless it tried enough.
@@ -175,8 +174,7 @@ impl State {
         }
         let mut candidates = self.lent().get(&lease.spec.pool)?.candidates();
         candidates.retain(|node| !tried.contains(&node.name));
-        let model = lease.spec.gpu.model.as_str();
-        let replica = Replica { model, min_memory: None, need, size: 1 };
+        let replica = books::replica(&lease.spec.gpu, need, 1);
         nodes::choose(&candidates, &replica, 1)?.pop()
     }
 

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use super::capacity::Lent;
 use super::guest::Key;
 use crate::api::gpujob::JobType;
-use crate::api::gpulease::{EpochRef, GuestLeaseSpec, LeaseRefusal};
+use crate::api::gpulease::{EpochRef, GuestLeaseSpec, LeaseRefusal, LeasedGpu};
 use crate::api::gpupool::{GpuPool, GpuPoolSpec};
-use crate::api::{MAX_INDEXES_PER_LEASE, template};
+use crate::api::{MAX_INDEXES_PER_LEASE, quantity, template};
 use crate::engine::fit::Replica;
 use crate::engine::indexes::Indexes;
 use crate::engine::model::PodNeed;
@@ -157,7 +157,7 @@ pub fn answer(name: &str, lease: &GuestLeaseSpec, books: Books<'_>) -> Answer {
         return refuse("NotEnoughFree", message);
     }
     let need = PodNeed { gpus: terms.gpus, milli_cpu: need.milli_cpu, memory: need.memory_bytes };
-    match fit(books.lent, &lease.gpu.model, need, &terms) {
+    match fit(books.lent, &lease.gpu, need, &terms) {
         Some(chosen) => Answer::Reserve(chosen),
         None => refuse("NotEnoughFree", not_enough(lease, &terms)),
     }
@@ -168,15 +168,23 @@ fn not_enough(lease: &GuestLeaseSpec, terms: &Terms) -> String {
     format!("no nodes have {} free {} for each of {pods} pods", terms.gpus, lease.gpu.model)
 }
 
+/// What `size` pods of a lease need of the GPUs that it asks for.
+#[must_use]
+pub fn replica(gpu: &LeasedGpu, need: PodNeed, size: u32) -> Replica<'_> {
+    // What cannot be read was refused by the hub; here it is satisfied by no GPU.
+    let least = |text: &String| quantity::bytes(text).unwrap_or(u64::MAX);
+    Replica { model: &gpu.model, min_memory: gpu.min_memory.as_ref().map(least), need, size }
+}
+
 /// A node for each pod of `terms`, or `None` if not all fit.
 #[must_use]
 pub fn fit(
     lent: Option<&Lent>,
-    model: &str,
+    gpu: &LeasedGpu,
     need: PodNeed,
     terms: &Terms,
 ) -> Option<BTreeMap<Key, String>> {
-    let replica = Replica { model, min_memory: None, need, size: terms.size };
+    let replica = replica(gpu, need, terms.size);
     let chosen = nodes::choose(&lent?.candidates(), &replica, terms.indexes.len())?;
     Some(terms.keys().zip(chosen).collect())
 }
