@@ -57,7 +57,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Api, Client};
 use tokio::sync::mpsc::{self, Receiver, Sender};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -135,7 +135,8 @@ impl Clock {
 /// Runs the executor with `client` until it is dropped.
 ///
 /// # Errors
-/// If all its watches end, which they do not by themselves.
+/// If one of its tasks ends or panics, which none does by itself: to go on would be to decide on a
+/// view that no longer changes.
 pub async fn run(
     client: Client,
     settings: Settings,
@@ -148,8 +149,26 @@ pub async fn run(
     let writer =
         Writer::new(client, &settings.namespace, &settings.guest_namespace, metrics.clone());
     let hands = Hands { writer, sender, metrics };
-    run_loop(&settings, &health, hands, events).await;
-    Err(Error::Unfit { reason: "all watches of the executor have ended".into() })
+    Err(serve(&settings, &health, hands, (tasks, events)).await)
+}
+
+/// Decides for as long as all `watches` run that send `events`; what ended it.
+async fn serve(
+    settings: &Settings,
+    health: &Health,
+    hands: Hands,
+    (mut watches, events): (JoinSet<()>, Receiver<Event>),
+) -> Error {
+    tokio::select! {
+        Some(ended) = watches.join_next() => broken("a watch", ended),
+        error = run_loop(settings, health, hands, events) => error,
+    }
+}
+
+/// What the end of a task means that was to run as long as the process.
+fn broken(task: &str, ended: Result<(), JoinError>) -> Error {
+    let why = ended.err().map_or_else(|| "it returned".into(), |error| error.to_string());
+    Error::Unfit { reason: format!("{task} of the executor ended: {why}") }
 }
 
 fn watches(tasks: &mut JoinSet<()>, client: &Client, settings: &Settings, sender: &Sender<Event>) {
@@ -178,7 +197,13 @@ struct Hands {
     metrics: Metrics,
 }
 
-async fn run_loop(settings: &Settings, health: &Health, hands: Hands, mut events: Receiver<Event>) {
+/// Decides and writes; returns only what broke it.
+async fn run_loop(
+    settings: &Settings,
+    health: &Health,
+    hands: Hands,
+    mut events: Receiver<Event>,
+) -> Error {
     let clock = Clock::new();
     let mut state = State::default();
     let mut writes = JoinSet::new();
@@ -190,7 +215,7 @@ async fn run_loop(settings: &Settings, health: &Health, hands: Hands, mut events
         let first = tokio::select! {
             event = events.recv() => match event {
                 Some(event) => Some(event),
-                None => return,
+                None => return broken("the channel", Ok(())),
             },
             () = sleep => None,
         };
@@ -199,7 +224,11 @@ async fn run_loop(settings: &Settings, health: &Health, hands: Hands, mut events
         for event in first.into_iter().chain(rest.take(BATCH)) {
             state.apply(event, now);
         }
-        while writes.try_join_next().is_some() {}
+        while let Some(ended) = writes.try_join_next() {
+            if ended.is_err() {
+                return broken("a write", ended);
+            }
+        }
         for write in state.turn(settings.sandbox, now) {
             note(&write, &hands.metrics);
             let (hand, sender) = (hands.writer.clone(), hands.sender.clone());
@@ -258,5 +287,29 @@ fn tally(state: &mut State, metrics: &Metrics) {
     }
     for (reason, count) in tally.evictions {
         metrics.evicted(&reason, count);
+    }
+}
+
+#[cfg(test)]
+mod endings {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_watch_that_panics_ends_the_executor() {
+        let mut tasks: JoinSet<()> = JoinSet::new();
+        tasks.spawn(std::future::pending());
+        tasks.spawn(async { panic!("absurd") });
+        let (sender, events) = mpsc::channel(1);
+        let nobody = tower::service_fn(async |_: http::Request<kube::client::Body>| {
+            Err::<http::Response<kube::client::Body>, tower::BoxError>("nobody".into())
+        });
+        let client = Client::new(nobody, "default");
+        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+        let writer = Writer::new(client, "a", "b", metrics.clone());
+        let settings =
+            Settings { namespace: "a".into(), guest_namespace: "b".into(), sandbox: false };
+        let hands = Hands { writer, sender, metrics };
+        let error = serve(&settings, &Health::default(), hands, (tasks, events)).await;
+        assert!(error.to_string().contains("panicked"), "{error}");
     }
 }
