@@ -6,27 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::gpujob::open_object;
 
-/// Most characters of a reason: one word.
-pub const MAX_REASON: usize = 64;
-/// Most characters of a message: one sentence.
-pub const MAX_MESSAGE: usize = 1024;
-/// Most characters of a container's name.
-pub const MAX_CONTAINER: usize = 64;
-/// Most conditions of a group of ended indexes.
-pub const MAX_CONDITIONS: usize = 16;
-/// Most characters of the type of one of them.
-pub const MAX_CONDITION: usize = 316;
-/// Most groups of ended indexes: twice what a lease has indexes, since each ends once.
-pub const MAX_GROUPS: usize = 512;
+mod bounds;
 
-/// The first `most` characters of `text`: servers count characters, not bytes.
-#[must_use]
-pub fn shortened(mut text: String, most: usize) -> String {
-    if let Some((end, _)) = text.char_indices().nth(most) {
-        text.truncate(end);
-    }
-    text
-}
+pub use bounds::{
+    MAX_CONDITION, MAX_CONDITIONS, MAX_CONTAINER, MAX_GROUPS, MAX_MESSAGE, MAX_REASON, shortened,
+};
 
 /// Number of an attempt: ordered by the hub's incarnation, then by attempt.
 #[derive(
@@ -84,14 +68,6 @@ pub struct Withdrawal {
     pub reason: String,
     /// Seconds between notice and kill, at most the lease's own grace.
     pub grace_seconds: i64,
-}
-
-impl Withdrawal {
-    /// As both clusters can store it, whoever wrote it.
-    #[must_use]
-    pub fn bounded(self) -> Self {
-        Self { reason: shortened(self.reason, MAX_REASON), ..self }
-    }
 }
 
 /// The contract that lets one attempt of some replicas hold GPUs of a member's pool.
@@ -192,17 +168,6 @@ pub struct LeaseRefusal {
     pub message: String,
 }
 
-impl LeaseRefusal {
-    /// As both clusters can store it: a message may quote whole templates.
-    #[must_use]
-    pub fn bounded(self) -> Self {
-        Self {
-            reason: shortened(self.reason, MAX_REASON),
-            message: shortened(self.message, MAX_MESSAGE),
-        }
-    }
-}
-
 /// Pods of a lease by state.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
 pub struct PodCounts {
@@ -249,21 +214,6 @@ pub struct EndedGroup {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = MAX_MESSAGE))]
     pub message: Option<String>,
-}
-
-impl EndedGroup {
-    /// As both clusters can store it: conditions and names come from pods, messages from anywhere.
-    #[must_use]
-    pub fn bounded(mut self) -> Self {
-        self.conditions.retain(|condition| condition.chars().count() <= MAX_CONDITION);
-        self.conditions.truncate(MAX_CONDITIONS);
-        Self {
-            reason: shortened(self.reason, MAX_REASON),
-            container: self.container.map(|name| shortened(name, MAX_CONTAINER)),
-            message: self.message.map(|message| shortened(message, MAX_MESSAGE)),
-            ..self
-        }
-    }
 }
 
 /// What the member reports.
@@ -428,27 +378,4 @@ pub struct GuestLeaseStatus {
     #[serde(default)]
     #[schemars(length(max = MAX_GROUPS))]
     pub ended: Vec<EndedGroup>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_too_long_to_be_stored_is_cut_between_characters() {
-        assert_eq!(shortened("äöü".into(), 2), "äö");
-        assert_eq!(shortened("äöü".into(), 3), "äöü");
-        let group = EndedGroup {
-            reason: "ä".repeat(100),
-            container: Some("c".repeat(100)),
-            conditions: [vec!["x".repeat(400)], vec!["Y".into(); 20]].concat(),
-            message: Some("ß".repeat(5000)),
-            ..EndedGroup::default()
-        }
-        .bounded();
-        assert_eq!(group.reason.chars().count(), MAX_REASON);
-        assert_eq!(group.container.unwrap().len(), MAX_CONTAINER);
-        assert_eq!(group.conditions, vec!["Y"; MAX_CONDITIONS]);
-        assert_eq!(group.message.unwrap().chars().count(), MAX_MESSAGE);
-    }
 }

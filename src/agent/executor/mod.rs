@@ -24,6 +24,7 @@ pub mod container;
 pub mod event;
 pub mod gang;
 pub mod guest;
+mod health;
 pub mod metrics;
 pub mod node;
 pub mod outcome;
@@ -44,13 +45,15 @@ pub mod workload;
 pub mod writes;
 
 #[cfg(test)]
+mod endings;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod world;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
@@ -62,6 +65,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use self::event::{Event, map, noted, noted_node};
+pub use self::health::Health;
 use self::metrics::Metrics;
 use self::pod::Pod;
 use self::state::State;
@@ -89,28 +93,6 @@ pub struct Settings {
     pub guest_namespace: String,
     /// Whether annotations of the sandbox pass to pods.
     pub sandbox: bool,
-}
-
-/// What keeps the executor from being ready.
-#[derive(Debug)]
-pub struct Health(Mutex<Vec<&'static str>>);
-
-impl Default for Health {
-    fn default() -> Self {
-        Self(Mutex::new(vec!["executor"]))
-    }
-}
-
-impl Health {
-    /// Names of the gates that are still closed; empty = ready.
-    #[must_use]
-    pub fn closed(&self) -> Vec<&'static str> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, closed: Vec<&'static str>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = closed;
-    }
 }
 
 /// Time that never goes back, whatever the machine's clock does.
@@ -287,29 +269,5 @@ fn tally(state: &mut State, metrics: &Metrics) {
     }
     for (reason, count) in tally.evictions {
         metrics.evicted(&reason, count);
-    }
-}
-
-#[cfg(test)]
-mod endings {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_watch_that_panics_ends_the_executor() {
-        let mut tasks: JoinSet<()> = JoinSet::new();
-        tasks.spawn(std::future::pending());
-        tasks.spawn(async { panic!("absurd") });
-        let (sender, events) = mpsc::channel(1);
-        let nobody = tower::service_fn(async |_: http::Request<kube::client::Body>| {
-            Err::<http::Response<kube::client::Body>, tower::BoxError>("nobody".into())
-        });
-        let client = Client::new(nobody, "default");
-        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-        let writer = Writer::new(client, "a", "b", metrics.clone());
-        let settings =
-            Settings { namespace: "a".into(), guest_namespace: "b".into(), sandbox: false };
-        let hands = Hands { writer, sender, metrics };
-        let error = serve(&settings, &Health::default(), hands, (tasks, events)).await;
-        assert!(error.to_string().contains("panicked"), "{error}");
     }
 }

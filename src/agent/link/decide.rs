@@ -14,14 +14,15 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::api::digest::digest;
-use crate::api::gpulease::{EndedGroup, GpuLeaseStatus, LeasePhase, LeaseRefusal, Withdrawal};
+use crate::api::gpulease::{GpuLeaseStatus, LeasePhase, LeaseRefusal, Withdrawal};
 use crate::api::{GpuLease, GuestLease};
-use crate::engine::indexes::Indexes;
 
+mod ending;
 mod step;
 #[cfg(test)]
 mod tests;
 
+use ending::{ended_by, never_began, refused_late};
 pub(super) use step::{Step, Terms, Verdict};
 
 /// How long an ended guest whose lease the hub removed is remembered.
@@ -177,25 +178,6 @@ fn missing(lease: &GpuLease, terms: &Terms) -> Verdict {
     Verdict::Act(Step::ReportMissing(Box::new(status)))
 }
 
-/// The indexes of `lease` that have not ended, as ended for `reason`.
-fn ended_by(
-    lease: &GpuLease,
-    status: &GpuLeaseStatus,
-    reason: &str,
-    message: &str,
-) -> Option<EndedGroup> {
-    let all = Indexes::parse(&lease.spec.indexes)?;
-    let known = status.ended.iter().filter_map(|group| Indexes::parse(&group.indexes));
-    let left = known.fold(all, |left, group| left.minus(&group));
-    let group = || EndedGroup {
-        reason: reason.into(),
-        indexes: left.to_string(),
-        message: Some(message.into()),
-        ..EndedGroup::default()
-    };
-    (!left.is_empty()).then(|| group().bounded())
-}
-
 fn without_lease(guest: &GuestLease, terms: &Terms) -> Verdict {
     if guest.spec.grant != terms.grant {
         return Verdict::Rest; // that grant's link looks after it, or the sweep does
@@ -261,25 +243,6 @@ fn proposed(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> Verdict {
 /// The hub's withdrawal of `lease`, as our own record can hold it.
 fn withdrawal(lease: &GpuLease) -> Option<Withdrawal> {
     lease.spec.withdrawn.clone().map(Withdrawal::bounded)
-}
-
-/// Accepted, but its pods were never allowed: all of it ended without having begun.
-fn never_began(lease: &GpuLease, reason: &str, message: &str, terms: &Terms) -> GpuLeaseStatus {
-    let mut status = lease.status.clone().unwrap_or_default();
-    status.ended.extend(ended_by(lease, &status, reason, message));
-    status.observed_generation = lease.metadata.generation;
-    status.phase = Some(LeasePhase::Released);
-    status.end_reason = Some(reason.into());
-    status.end_time = Some(Time(terms.now));
-    status
-}
-
-/// The executor gave its reservation up while our acceptance was on its way to the hub: there it
-/// was accepted, so that it has ended; the hub places it again.
-fn refused_late(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> GpuLeaseStatus {
-    let refusal = guest.status.clone().and_then(|status| status.refusal).unwrap_or_default();
-    let LeaseRefusal { reason, message } = refusal;
-    never_began(lease, &reason, &message, terms)
 }
 
 fn confirmed(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> Verdict {

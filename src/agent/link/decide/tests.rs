@@ -2,7 +2,7 @@ use k8s_openapi::jiff::SignedDuration;
 use serde_json::json;
 
 use super::*;
-use crate::api::gpulease::GuestLeaseStatus;
+use crate::api::gpulease::{EndedGroup, GuestLeaseStatus};
 
 const NOW: i64 = 1_000_000;
 
