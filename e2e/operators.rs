@@ -180,7 +180,7 @@ fn members_show_how_they_joined_and_only_accept_accepts() {
         );
         // The operator has the verb `accept`; a second acceptance of what is accepted says so.
         let said = federation.operate(&["accept", "uni-north", "--yes"]).await;
-        let said = said.map_or_else(|error| idlewild::cluster::chain(&error), |said| said);
+        let said = said.unwrap_or_else(|error| idlewild::cluster::chain(&error));
         assert!(said.contains("accepted"), "{said}");
     });
 }
