@@ -20,6 +20,7 @@ pub(super) struct Silence {
     renewed: Option<Timestamp>,
     heard: Option<Instant>,
     before: Duration,
+    beats: u64,
 }
 
 impl Silence {
@@ -33,12 +34,20 @@ impl Silence {
         if renewed.is_none() || renewed == self.renewed {
             return false;
         }
-        let first = self.renewed.is_none();
-        let persisted = persisted.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
-        self.before = Duration::from_secs(if first { persisted } else { 0 });
+        self.before = Duration::ZERO;
+        self.beats += 1;
+        self.recall(persisted);
         self.renewed = renewed;
         self.heard = Some(now);
         true
+    }
+
+    /// Carries on what a former leader counted, unless a heartbeat was seen to change since.
+    pub(super) fn recall(&mut self, persisted: Option<i64>) {
+        if self.beats == 1 {
+            let persisted = persisted.and_then(|seconds| u64::try_from(seconds).ok());
+            self.before = Duration::from_secs(persisted.unwrap_or(0));
+        }
     }
 
     /// Whether it was ever heard.

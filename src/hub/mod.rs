@@ -256,6 +256,7 @@ impl Loop {
             "hub works"
         );
         self.metrics.leads.set(1);
+        self.state.recall_silence();
         rounds::recall_promises(&mut self.state);
         let names = self.state.members.iter().map(|(_, member)| member.name_any());
         let names: Vec<_> = names.collect();

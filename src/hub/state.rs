@@ -12,11 +12,12 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::ResourceExt;
 
-use crate::api::convert::Asked;
-use crate::api::{GpuJob, GpuLease, GpuPool, GpuQueue, JoinRequest, LABEL_JOB_UID, MemberCluster};
+use crate::api::{
+    GpuJob, GpuLease, GpuPool, GpuQueue, HEARTBEAT_LEASE, JoinRequest, LABEL_JOB_UID, MemberCluster,
+};
 use crate::cluster::Seen;
 use crate::cluster::cache::{Cache, Change, Key};
-use crate::engine::model::{Epoch, JobId, PodNeed, PoolId, Refusal};
+use crate::engine::model::{Epoch, JobId, PodNeed, PoolId, Refusal, Request};
 
 use super::heartbeats::Silence;
 
@@ -75,7 +76,7 @@ pub(super) enum Answer {
 }
 
 /// What a job asks, or all that is wrong with it.
-pub(super) type Read = Arc<Result<Asked, Vec<String>>>;
+pub(super) type Read = Arc<Result<Request, Vec<String>>>;
 
 /// What the loop remembers of a job between passes.
 #[derive(Debug, Default)]
@@ -105,12 +106,14 @@ pub(super) struct Notes {
 }
 
 /// A pool that refused a job.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Bar {
     /// Serial of the member's books at the refusal.
     pub(super) serial: i64,
     /// Refusals in a row.
     pub(super) times: u32,
+    /// What it said.
+    pub(super) said: String,
     /// Not asked again before.
     pub(super) until: Instant,
 }
@@ -182,7 +185,7 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Whether everything was listed once.
+    /// What has not been listed yet.
     #[must_use]
     pub(super) fn closed_gates(&self) -> Vec<&'static str> {
         let gates = [
@@ -215,8 +218,8 @@ impl State {
                 }
             }
             Event::Pool(seen) => {
-                self.capacity_changed = true;
                 for change in self.pools.apply(seen) {
+                    self.capacity_changed = true;
                     let namespace = match change {
                         Change::Set(key) => key.0,
                         Change::Removed(pool) => pool.namespace().unwrap_or_default(),
@@ -395,7 +398,10 @@ impl State {
         for change in self.heartbeats.apply(seen) {
             let Change::Set(key) = change else { continue };
             let Some(beat) = self.heartbeats.get(&key) else { continue };
-            let Some(name) = beat.labels().get(crate::api::LABEL_MEMBER).cloned() else { continue };
+            // Its namespace says whose it is; labels are the member's to write.
+            let Some(name) = member_in(&key.0).filter(|_| key.1 == HEARTBEAT_LEASE) else {
+                continue;
+            };
             let persisted = self
                 .members
                 .get(&(String::new(), name.clone()))
@@ -407,6 +413,15 @@ impl State {
                 self.dirty_members.insert(name);
                 self.everything_if(true);
             }
+        }
+    }
+
+    /// Carries on the silence that a former leader counted, now that members are known.
+    pub(super) fn recall_silence(&mut self) {
+        for (name, silence) in &mut self.silence {
+            let member = self.members.get(&(String::new(), name.clone()));
+            let status = member.and_then(|member| member.status.as_ref());
+            silence.recall(status.and_then(|status| status.silent_seconds));
         }
     }
 

@@ -132,6 +132,10 @@ impl Hand {
                 self.tell(Answer::Job(Box::new(fresh))).await;
                 return Ok(());
             }
+            if work.look {
+                let reason = "a lease is newer than all the job has on record".to_owned();
+                return Err(Error::Unfit { reason });
+            }
         }
         if let Some(status) = &work.status {
             match apply::status(&api, &job, job.status.as_ref(), status, "write job status").await {
