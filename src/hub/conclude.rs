@@ -258,8 +258,9 @@ fn is_brief(waiting: Option<&Waiting>) -> bool {
 /// What a pool said when it refused, one of them.
 fn last_refusal(notes: Option<&Notes>) -> String {
     let bars = notes.into_iter().flat_map(|notes| &notes.bars);
-    let said = bars.map(|(pool, bar)| format!("; {}/{} said {}", pool.member, pool.pool, bar.said));
-    said.last().unwrap_or_default()
+    let mut said =
+        bars.map(|(pool, bar)| format!("; {}/{} said {}", pool.member, pool.pool, bar.said));
+    said.next_back().unwrap_or_default()
 }
 
 /// Writes the new status now or with the next change, and deletes a job whose time is over.

@@ -353,7 +353,13 @@ impl Loop {
         let members = self.state.silence.values().filter_map(|silence| silence.next_look(now));
         let failed = self.state.due_members.values().copied();
         let removals = self.removals.values().map(|(since, _)| *since + GATHERED);
-        let all = jobs.chain(members).chain(failed).chain(removals).chain([self.queues_at, far]);
+        let later = self.state.later.values().copied();
+        let all = jobs
+            .chain(later)
+            .chain(members)
+            .chain(failed)
+            .chain(removals)
+            .chain([self.queues_at, far]);
         all.min().unwrap_or(far).max(now)
     }
 }

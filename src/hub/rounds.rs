@@ -83,6 +83,8 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
 fn passes(state: &mut State, now: Now, work: &mut Vec<Work>) -> Vec<Pass> {
     let mut looked = std::mem::take(&mut state.dirty);
     let waiting_too = std::mem::take(&mut state.capacity_changed);
+    let ripe = state.later.extract_if(.., |_, at| *at <= now.instant);
+    looked.extend(ripe.map(|(id, _)| id));
     for (id, notes) in &state.notes {
         let due = notes.due.is_some_and(|due| due <= now.instant);
         if due || (waiting_too && notes.waits) {

@@ -66,13 +66,13 @@ pub(super) enum Answer {
     /// Whether a member that was not among those listed exists.
     MemberExists(String, bool),
     /// It could not be found out: look again when it matters.
-    MemberUnknown(String),
+    MemberUnknown(String, Duration),
     /// The writes to leases of this job, which is gone, are done.
-    Retired(JobId),
+    Retired(JobId, Option<Duration>),
     /// The queue, as the server has it now.
     Queue(Box<GpuQueue>),
-    /// Leases of a namespace were removed, or not.
-    Removed(String, Vec<String>, bool),
+    /// Leases of a namespace were removed; or not, and it is tried again after this time.
+    Removed(String, Vec<String>, Option<Duration>),
 }
 
 /// What a job asks, or all that is wrong with it.
@@ -178,6 +178,8 @@ pub(super) struct State {
     pub(super) dirty_members: BTreeSet<String>,
     /// Leases that are being removed.
     pub(super) removing: BTreeSet<Key>,
+    /// Jobs, gone ones included, to be looked at again after a failure.
+    pub(super) later: BTreeMap<JobId, Instant>,
     /// Jobs that are gone, with writes to their leases under way.
     pub(super) retiring: BTreeSet<JobId>,
     /// Whether capacity may have grown since the last round.
@@ -295,15 +297,18 @@ impl State {
                     self.everything_if(true);
                 }
             }
-            Answer::MemberUnknown(name) => {
+            // Whoever asked looks again, and then it is looked up again.
+            Answer::MemberUnknown(name, again) => {
                 self.missing.remove(&name);
-                self.everything_if(true);
+                self.later.extend(self.keys.keys().map(|id| (id.clone(), now + again)));
             }
-            Answer::Retired(id) => {
+            Answer::Retired(id, again) => {
                 self.retiring.remove(&id);
-                self.dirty.insert(id);
+                self.look(id, again, now);
             }
-            Answer::Removed(namespace, names, done) => self.removed(&namespace, names, done),
+            Answer::Removed(namespace, names, again) => {
+                self.removed(&namespace, names, (again, now));
+            }
         }
     }
 
@@ -331,14 +336,28 @@ impl State {
         }
     }
 
-    fn removed(&mut self, namespace: &str, names: Vec<String>, done: bool) {
+    fn removed(
+        &mut self,
+        namespace: &str,
+        names: Vec<String>,
+        (again, now): (Option<Duration>, Instant),
+    ) {
         for name in names {
             let key = (namespace.to_owned(), name);
             self.removing.remove(&key);
-            match done {
-                true => self.lease_gone(&key),
-                false => self.dirty.extend(self.leases.get(&key).map(job_of)),
+            match (again, self.leases.get(&key).map(job_of)) {
+                (Some(_), Some(id)) => self.look(id, again, now),
+                (Some(_), None) => {}
+                (None, _) => self.lease_gone(&key),
             }
+        }
+    }
+
+    /// Looks at a job now, or after some time.
+    fn look(&mut self, id: JobId, again: Option<Duration>, now: Instant) {
+        match again {
+            None => drop(self.dirty.insert(id)),
+            Some(delay) => drop(self.later.insert(id, now + delay)),
         }
     }
 

@@ -109,10 +109,9 @@ impl Hand {
                 self.tell(Answer::JobDone(id, again)).await;
             }
             Work::Leases(id, work) => {
-                if let Err(error) = self.all_leases(work).await {
-                    tokio::time::sleep(delay(&error, "write lease")).await;
-                }
-                self.tell(Answer::Retired(id)).await;
+                let failed = self.all_leases(work).await.err();
+                let again = failed.map(|error| delay(&error, "write lease"));
+                self.tell(Answer::Retired(id, again)).await;
             }
             Work::LookUpMember(name) => self.look_up_member(name).await,
             // Removals are gathered by the loop, see `removals`.
@@ -269,8 +268,7 @@ impl Hand {
         match within("look up member", api.get_opt(&name)).await {
             Ok(found) => self.tell(Answer::MemberExists(name, found.is_some())).await,
             Err(error) => {
-                tokio::time::sleep(delay(&error, "look up member")).await;
-                self.tell(Answer::MemberUnknown(name)).await;
+                self.tell(Answer::MemberUnknown(name, delay(&error, "look up member"))).await;
             }
         }
     }
@@ -286,15 +284,11 @@ impl Hand {
             let params = DeleteParams::default();
             within("remove leases", api.delete_collection(&params, &list)).await.map(drop)
         };
-        let done = match result {
-            Ok(()) => true,
-            Err(error) if error.outcome() == Outcome::Gone => true,
-            Err(error) => {
-                tokio::time::sleep(delay(&error, "remove leases")).await;
-                false
-            }
+        let again = match result {
+            Err(error) if error.outcome() != Outcome::Gone => Some(delay(&error, "remove leases")),
+            _ => None,
         };
-        self.tell(Answer::Removed(namespace, names, done)).await;
+        self.tell(Answer::Removed(namespace, names, again)).await;
     }
 }
 
