@@ -48,7 +48,7 @@ const WRITES: usize = 64;
 /// Events that come within this time of one another are decided on together.
 const COALESCED: Duration = Duration::from_millis(5);
 /// Removals gather for this long, or until there are [`REMOVED_AT_ONCE`].
-const GATHERED: Duration = Duration::from_secs(1);
+const GATHERED: Duration = Duration::from_secs(10);
 /// Most leases that one request removes: their names must fit into its address.
 const REMOVED_AT_ONCE: usize = 50;
 /// The status of a queue is written at most this often.
