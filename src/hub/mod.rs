@@ -36,6 +36,8 @@ mod revoke;
 mod rounds;
 mod snapshot;
 mod state;
+#[cfg(test)]
+mod tests;
 mod words;
 mod work;
 
@@ -234,7 +236,7 @@ impl Loop {
                 working = true;
                 self.begin();
             }
-            self.pass();
+            self.pass(Now { instant: Instant::now(), wall: Timestamp::now() });
         }
     }
 
@@ -266,8 +268,7 @@ impl Loop {
     }
 
     /// Decides everything that can be decided, and starts the writes.
-    fn pass(&mut self) {
-        let now = Now { instant: Instant::now(), wall: Timestamp::now() };
+    fn pass(&mut self, now: Now) {
         let timer = self.metrics.round_seconds.start_timer();
         let work = rounds::decide(&mut self.state, &self.identity, now);
         timer.observe_duration();
