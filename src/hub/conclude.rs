@@ -7,15 +7,15 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::jobs::{self, Sight, Wait};
 use super::rounds::{Identity, Now, Pass, promise, stored};
-use super::state::{Bar, Notes, State, namespace_of};
+use super::state::{Notes, State, namespace_of};
 use super::work::{JobWork, LeaseWork, Work};
-use super::{leases, queues};
+use super::{bars, leases, queues};
 use crate::api::convert::{self, Asked};
 use crate::api::gpulease::GpuLeaseStatus;
 use crate::api::reasons;
 use crate::engine::explain::{self, WaitReason};
 use crate::engine::lifecycle::{Allocation, Step};
-use crate::engine::model::{Epoch, Placement, PoolId, Refusal, Waiting};
+use crate::engine::model::{Epoch, Placement, Refusal, Waiting};
 
 /// A waiting job's message is rewritten at most this often while its reasons stay the same.
 const REWORDED_AFTER: Duration = Duration::from_mins(1);
@@ -30,7 +30,7 @@ pub(super) fn conclude(
     (placed, waiting): (Vec<Placement>, Option<&Waiting>),
     now: Now,
 ) -> Vec<Work> {
-    bar_refusals(state, &pass, now);
+    bars::lift(state, &pass);
     let mut work = JobWork::new(pass.id.clone(), pass.job.clone());
     let mut others = Vec::new();
     for step in &pass.advance.steps {
@@ -72,23 +72,6 @@ fn complete(pass: &Pass, epoch: Epoch, identity: &Identity) -> Option<LeaseWork>
     let mut held = pass.advance.record.allocations.iter();
     let allocation = held.find(|allocation| allocation.epoch == epoch)?;
     Some(LeaseWork::Complete(Box::new(leases::build(&pass.job, allocation, &identity.id))))
-}
-
-/// Remembers which pools refused, so that they are not asked again before they change.
-fn bar_refusals(state: &mut State, pass: &Pass, now: Now) {
-    for refused in &pass.advance.refused {
-        let key = state.leases_of.get(&pass.id).and_then(|leases| leases.get(&refused.epoch));
-        let lease = key.and_then(|key| state.leases.get(key));
-        let status = lease.and_then(|lease| lease.status.as_ref());
-        let serial = status.and_then(|status| status.serial).unwrap_or(0);
-        let notes = state.notes.entry(pass.id.clone()).or_default();
-        let times = notes.bars.get(&refused.pool).map_or(1, |bar| bar.times.saturating_add(1));
-        // The first refusal waits for a newer picture only; repeated ones also for time, so that
-        // a pool which refuses for another reason than its GPUs is not asked in a loop.
-        let delay = if times == 1 { 0 } else { 1 << times.min(6) };
-        let until = now.instant + Duration::from_secs(delay);
-        notes.bars.insert(refused.pool.clone(), Bar { serial, times, until });
-    }
 }
 
 fn allocate(
@@ -202,10 +185,6 @@ fn note(state: &mut State, pass: &Pass, wait: Option<&Wait>, waiting: Option<&Wa
     if let Some(Waiting::NoPool { refusals }) = waiting {
         notes.refusals = refusals.keys().copied().collect();
     }
-    let live: BTreeSet<PoolId> =
-        pass.advance.record.allocations.iter().map(|held| held.pool.clone()).collect();
-    // A pool that accepted is no longer held to have refused.
-    notes.bars.retain(|pool, _| !live.contains(pool) || notes.waits);
     let bars = notes.bars.values().map(|bar| bar.until).filter(|until| *until > now.instant);
     let wakes = pass.advance.wake_at.map(|at| now.instant + until(at, now.wall));
     notes.due = bars.chain(wakes).min();

@@ -25,6 +25,7 @@ use crate::cluster::watch::feed;
 use crate::cluster::{Error, within};
 use crate::{http, metrics};
 
+mod bars;
 mod conclude;
 mod heartbeats;
 mod jobs;

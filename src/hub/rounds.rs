@@ -12,7 +12,7 @@ use kube::ResourceExt;
 
 use super::state::{Bar, Promise, Read, State};
 use super::work::Work;
-use super::{conclude, leases, queues, snapshot};
+use super::{bars, conclude, leases, queues, snapshot};
 use crate::api::convert::{self, Asked};
 use crate::api::{GpuJob, reasons};
 use crate::engine::lifecycle::{self, Advance, Allocation, Step};
@@ -58,6 +58,9 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
     }
     let mut work = Vec::new();
     let passes = passes(state, now, &mut work);
+    for pass in &passes {
+        bars::note(state, pass, now);
+    }
     let demands: Vec<Demand> = passes.iter().filter_map(|pass| demand(state, pass, now)).collect();
     let plan = match demands.is_empty() {
         true => Plan::default(),

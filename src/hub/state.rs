@@ -104,9 +104,11 @@ pub(super) struct Notes {
     pub(super) asked: Option<(i64, Read)>,
 }
 
-/// A pool that refused a job.
+/// A pool that refused a job, or did not answer it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bar {
+    /// The attempt that was refused last.
+    pub(super) epoch: Epoch,
     /// Serial of the member's books at the refusal.
     pub(super) serial: i64,
     /// Refusals in a row.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::member::Mood;
-use super::server::Fault;
+use super::server::{Call, Fault};
 use super::world::World;
 
 /// What must be the same whatever happened on the way.
@@ -16,18 +16,16 @@ struct End {
     objects: usize,
 }
 
-/// Two jobs run to their end, with one fault on the way; true if the fault happened.
-async fn run(fault: Option<(usize, Fault)>) -> (End, bool) {
+/// A job runs to its end, with one fault on the way; also tells all writes.
+async fn run(fault: Option<(usize, Fault)>) -> (End, Vec<String>) {
     let mut world = World::new(&[("north", 4), ("south", 2)]).await;
     world.server.store().fault = fault;
     world.submit("train", 6, json!({"parallelism": 4}));
-    let mut struck = false;
     for _ in 0..20 {
         world.settle().await;
         if world.server.store().dead.is_empty() {
             break;
         }
-        struck = true;
         world.reborn(0);
     }
     let starts = world.starts();
@@ -44,27 +42,28 @@ async fn run(fault: Option<(usize, Fault)>) -> (End, bool) {
         starts: starts.len(),
         objects: world.server.store().objects.len(),
     };
-    let writes = world.calls().iter().filter(|call| call.is_write_of_work()).count();
-    (end, struck || fault.is_some_and(|(at, _)| at < writes))
+    let writes = world.calls();
+    let writes = writes.iter().filter(|call| call.is_write_of_work());
+    (end, writes.map(Call::short).collect())
 }
 
 #[tokio::test]
 async fn a_hub_that_dies_or_fails_at_any_write_loses_nothing_and_repeats_nothing() {
-    let (expected, _) = run(None).await;
+    let (expected, writes) = run(None).await;
     assert_eq!((expected.phase.as_str(), expected.completed.as_str()), ("Succeeded", "0-5"));
     assert_eq!((expected.leases, expected.starts), (0, 6));
-    let faults = [Fault::DiesBefore, Fault::DiesAfter, Fault::FailsBefore, Fault::FailsAfter];
-    for fault in faults {
-        let mut number = 0;
-        loop {
-            let (end, struck) = run(Some((number, fault))).await;
-            assert_eq!(end, expected, "{fault:?} at write {number}");
-            if !struck {
-                break;
+    assert!(writes.len() >= 8, "{writes:?}");
+    let mut removals = 0;
+    for (number, write) in writes.iter().enumerate() {
+        removals += usize::from(write.starts_with("DELETE"));
+        for fault in [Fault::DiesBefore, Fault::DiesAfter, Fault::FailsBefore, Fault::FailsAfter] {
+            let fails = matches!(fault, Fault::FailsBefore | Fault::FailsAfter);
+            if fails && write.starts_with("DELETE") && removals > 1 {
+                continue; // A failed removal waits by the clock of the machine: one is enough.
             }
-            number += 1;
+            let (end, _) = run(Some((number, fault))).await;
+            assert_eq!(end, expected, "{fault:?} at {number}: {write}");
         }
-        assert!(number >= 8, "{number} writes met {fault:?}");
     }
 }
 

@@ -32,7 +32,8 @@ pub(super) struct Member {
     pub(super) mood: Mood,
     /// Job and index of everything that it ever accepted, with the attempt.
     pub(super) starts: Vec<(String, u32, u64)>,
-    held: BTreeMap<String, i64>,
+    /// GPUs that it holds, by the UID of the lease.
+    pub(super) held: BTreeMap<String, i64>,
 }
 
 impl Member {
@@ -104,6 +105,7 @@ impl Member {
         let mut status = lease["status"].clone();
         let indexes = Indexes::parse(lease["spec"]["indexes"].as_str().unwrap()).unwrap();
         match (status["phase"].as_str(), reason) {
+            (None, _) if mood == Mood::Mute => return None,
             (None, Some(_)) => return Some(self.refusal("Withdrawn")),
             (None, None) => return self.answer(lease, &indexes, mood),
             (Some("Accepted" | "Running"), Some(reason)) => {
