@@ -214,7 +214,8 @@ fn schedule(
     let notes = state.notes.entry(pass.id.clone()).or_default();
     let old = pass.job.status.clone().unwrap_or_default();
     if new != old {
-        let first = pass.job.status.is_none() && brief;
+        // What is placed is on record before its lease exists, however briefly the rest waits.
+        let first = pass.job.status.is_none() && brief && new.allocations.is_empty();
         let seen = *notes.seen.get_or_insert(now.instant);
         let at = match notes.written {
             Some(at) => Some(at + jobs::patience(&old, &new)),

@@ -80,6 +80,15 @@ pub(super) fn withdrawal(state: &State, id: &JobId, step: &Step) -> Option<Lease
     Some(LeaseWork::Withdraw { lease: Box::new(lease), reason, unanswered_only })
 }
 
+/// Looks up the job that leases of it name; `None` if there are none.
+pub(super) fn look_up_job(state: &mut State, id: &JobId) -> Option<Work> {
+    let key = state.leases_of.get(id)?.values().next()?;
+    let job = &state.leases.get(key)?.spec.job;
+    let key = (job.namespace.clone(), job.name.clone());
+    state.absent.insert(id.clone(), false);
+    Some(Work::LookUpJob(key, id.clone()))
+}
+
 /// The removal of a lease, unless it is under way.
 pub(super) fn removal(state: &State, id: &JobId, epoch: Epoch) -> Option<Work> {
     let key = state.leases_of.get(id)?.get(&epoch)?;

@@ -260,6 +260,7 @@ impl Loop {
         );
         self.metrics.leads.set(1);
         rounds::recall_promises(&mut self.state);
+        self.state.recall_silence();
         let names = self.state.members.iter().map(|(_, member)| member.name_any());
         let names: Vec<_> = names.collect();
         self.state.dirty_members.extend(names);

@@ -101,10 +101,16 @@ fn passes(state: &mut State, now: Now, work: &mut Vec<Work>) -> Vec<Pass> {
     passes
 }
 
-/// Ends the leases of a job that is gone; those of members that left went with them.
+/// Ends the leases of a job that is gone; those of members that left went with them. A job that is
+/// merely not listed is looked up first: watches do not tell of jobs before they tell of leases.
 fn retire(state: &mut State, id: &JobId) -> Vec<Work> {
     if state.retiring.contains(id) {
         return Vec::new();
+    }
+    match state.absent.get(id) {
+        Some(true) => {}
+        Some(false) => return Vec::new(),
+        None => return leases::look_up_job(state, id).into_iter().collect(),
     }
     let steps = lifecycle::retire(&seen_leases(state, id));
     let removed = steps.iter().filter_map(|step| match step {

@@ -66,6 +66,10 @@ pub(super) enum Answer {
     MemberExists(String, bool),
     /// It could not be found out: look again when it matters.
     MemberUnknown(String),
+    /// The job of a lease, which was not among those listed; `None` if it is gone.
+    JobFound(JobId, Option<Box<GpuJob>>),
+    /// As for members.
+    JobUnknown(JobId),
     /// The writes to leases of this job, which is gone, are done.
     Retired(JobId),
     /// The queue, as the server has it now.
@@ -167,6 +171,8 @@ pub(super) struct State {
     pub(super) silence: BTreeMap<String, Silence>,
     /// Members that are looked up, or known to be gone (`true`).
     pub(super) missing: BTreeMap<String, bool>,
+    /// Jobs of leases that are looked up, or known to be gone (`true`).
+    pub(super) absent: BTreeMap<JobId, bool>,
     /// Members with writes under way.
     pub(super) busy_members: BTreeSet<String>,
     /// When to look at members again whose writes failed.
@@ -294,6 +300,21 @@ impl State {
                     self.everything_if(true);
                 }
             }
+            Answer::JobFound(id, Some(job)) => {
+                self.absent.remove(&id);
+                if let Some(key) = self.jobs.insert(*job) {
+                    self.job_changed(Change::Set(key));
+                }
+                self.dirty.insert(id);
+            }
+            Answer::JobFound(id, None) => {
+                self.absent.insert(id.clone(), true);
+                self.dirty.insert(id);
+            }
+            Answer::JobUnknown(id) => {
+                self.absent.remove(&id);
+                self.dirty.insert(id);
+            }
             Answer::MemberUnknown(name) => {
                 self.missing.remove(&name);
                 self.everything_if(true);
@@ -346,6 +367,7 @@ impl State {
             Change::Set(key) => {
                 let id = self.jobs.get(&key).and_then(ResourceExt::uid).map(JobId);
                 if let Some(id) = id {
+                    self.absent.remove(&id);
                     self.keys.insert(id.clone(), key);
                     self.dirty.insert(id);
                 }
@@ -354,6 +376,9 @@ impl State {
                 let id = JobId(job.uid().unwrap_or_default());
                 self.keys.remove(&id);
                 self.notes.remove(&id);
+                if self.leases_of.contains_key(&id) {
+                    self.absent.insert(id.clone(), true);
+                }
                 self.dirty.insert(id);
             }
         }
@@ -377,6 +402,7 @@ impl State {
         }
         if leases.is_empty() {
             self.leases_of.remove(&id);
+            self.absent.remove(&id);
         }
         self.dirty.insert(id);
     }
@@ -409,6 +435,14 @@ impl State {
                 self.dirty_members.insert(name);
                 self.everything_if(true);
             }
+        }
+    }
+
+    /// Counts on from what a former leader counted: once, when work begins.
+    pub(super) fn recall_silence(&mut self) {
+        for (name, silence) in &mut self.silence {
+            let member = self.members.get(&(String::new(), name.clone()));
+            silence.recall(member.and_then(|member| member.status.as_ref()?.silent_seconds));
         }
     }
 

@@ -31,6 +31,8 @@ pub(super) enum Work {
     Remove(Key),
     /// Whether a member exists that was not listed.
     LookUpMember(String),
+    /// Whether a job exists that was not listed.
+    LookUpJob(Key, JobId),
 }
 
 /// Writes for one job, in order.
@@ -115,6 +117,7 @@ impl Hand {
                 self.tell(Answer::Retired(id)).await;
             }
             Work::LookUpMember(name) => self.look_up_member(name).await,
+            Work::LookUpJob(key, id) => self.look_up_job(key, id).await,
             // Removals are gathered by the loop, see `removals`.
             Work::Remove(_) => {}
         }
@@ -267,6 +270,20 @@ impl Hand {
             Err(error) => {
                 tokio::time::sleep(delay(&error, "look up member")).await;
                 self.tell(Answer::MemberUnknown(name)).await;
+            }
+        }
+    }
+
+    async fn look_up_job(&self, (namespace, name): Key, id: JobId) {
+        let api: Api<GpuJob> = Api::namespaced(self.client.clone(), &namespace);
+        match within("look up job", api.get_opt(&name)).await {
+            Ok(found) => {
+                let same = found.filter(|job| job.uid().as_deref() == Some(&id.0));
+                self.tell(Answer::JobFound(id, same.map(Box::new))).await;
+            }
+            Err(error) => {
+                tokio::time::sleep(delay(&error, "look up job")).await;
+                self.tell(Answer::JobUnknown(id)).await;
             }
         }
     }

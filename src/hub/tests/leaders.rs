@@ -17,7 +17,7 @@ fn let_through(world: &mut World, any: usize) {
     let mut store = world.server.store();
     let Some(held) = store.held.as_mut().filter(|held| !held.is_empty()) else { return };
     let request = held.remove(any % held.len());
-    drop(request.send(()));
+    let _ = request.send(());
 }
 
 /// One member takes one step with one lease.
@@ -130,6 +130,45 @@ async fn play(turns: Vec<(u8, usize)>) {
         let done = job.is_none_or(|job| job["status"]["phase"] == json!("Succeeded"));
         assert!(done, "{name}");
     }
+    world.is_silent().await;
+}
+
+/// A hub that lags behind hears of a lease before it hears of its job.
+async fn lagging(mood: Mood) -> World {
+    let mut world = World::new(&[("north", 4)]).await;
+    world.mood(mood);
+    world.hubs.push(Hub::start(&world.server, world.now));
+    world.submit("train", 1, json!({}));
+    world.pass(0).await;
+    world.members_act();
+    world.members_act();
+    world.members_act();
+    world.server.store().news[1].retain(|news| news.plural != "gpujobs");
+    world.pass(1).await;
+    world.hear(1);
+    world.pass(1).await;
+    world
+}
+
+#[tokio::test]
+async fn a_hub_that_has_not_heard_of_a_job_does_not_take_it_for_deleted() {
+    let mut world = lagging(Mood::Runs).await;
+    assert!(world.leases()[0]["spec"].get("withdrawn").is_none());
+    world.settle().await;
+    assert_eq!(world.phase("train"), "Running");
+    world.is_silent().await;
+}
+
+#[tokio::test]
+async fn a_hub_that_has_not_heard_of_a_job_removes_no_result_of_it() {
+    let mut world = lagging(Mood::Works).await;
+    world.after(2_000);
+    world.pass(1).await;
+    assert_eq!(world.leases().len(), 1);
+    world.settle().await;
+    assert_eq!(world.phase("train"), "Succeeded");
+    assert_eq!(world.starts().len(), 1, "its result was on no record, so it ran again");
+    assert!(world.leases().is_empty());
     world.is_silent().await;
 }
 

@@ -90,6 +90,38 @@ async fn an_acceptance_that_comes_first_beats_the_withdrawal() {
 }
 
 #[tokio::test]
+async fn a_pool_that_refuses_for_another_reason_than_its_gpus_is_not_asked_in_a_loop() {
+    let mut world = World::new(&[("north", 4)]).await;
+    world.mood(Mood::Refuses);
+    world.submit("train", 1, json!({}));
+    for _ in 0..300 {
+        world.after(1_000);
+        world.members[0].serial += 1;
+        world.members_act();
+        world.pass(0).await;
+        world.hear(0);
+    }
+    let attempts = world.job("train")["status"]["nextAttempt"].as_u64().unwrap();
+    assert!((4..=12).contains(&attempts), "asked {attempts} times in 5 minutes");
+}
+
+#[tokio::test]
+async fn what_is_placed_in_part_is_on_record_before_its_lease() {
+    let mut world = World::new(&[("north", 100)]).await;
+    world.mood(Mood::Mute);
+    for n in 0..31 {
+        world.submit(&format!("train-{n}"), 1, json!({}));
+    }
+    world.pass(0).await;
+    // One more lease may be sent, and this job wants two.
+    world.submit("gangs", 2, json!({"size": 2}));
+    world.pass(0).await;
+    assert_eq!(world.leases().len(), 32);
+    assert_eq!(world.server.store().unrecorded, Vec::<String>::new());
+    assert_eq!(world.job("gangs")["status"]["nextAttempt"], json!(1));
+}
+
+#[tokio::test]
 async fn a_member_is_sent_no_more_than_32_leases_that_it_has_not_answered() {
     let mut world = World::new(&[("north", 100)]).await;
     world.mood(Mood::Mute);

@@ -70,6 +70,8 @@ pub(super) struct Store {
     pub(super) dead: BTreeSet<usize>,
     /// Requests wait to be let through, where this is set.
     pub(super) held: Option<Vec<oneshot::Sender<()>>>,
+    /// Leases that were created before their epoch was on record.
+    pub(super) unrecorded: Vec<String>,
     writes: usize,
     version: u64,
 }
@@ -218,9 +220,22 @@ impl Store {
         if self.objects.contains_key(&at) {
             return Err((409, "AlreadyExists"));
         }
+        if at.0 == "gpuleases" && !self.is_recorded(&call.body["spec"]) {
+            self.unrecorded.push(at.2.clone());
+        }
         let mut object = call.body.clone();
         object.as_object_mut().unwrap().remove("status");
         Ok(self.put(at, object))
+    }
+
+    /// Whether the epoch of a lease was allocated once; a job that is gone tells nothing.
+    fn is_recorded(&self, lease: &Value) -> bool {
+        let word = |key: &str| lease["job"][key].as_str().unwrap().to_owned();
+        let job = self.objects.get(&("gpujobs".to_owned(), word("namespace"), word("name")));
+        let same = job.filter(|job| job["metadata"]["uid"] == lease["job"]["uid"]);
+        same.is_none_or(|job| {
+            job["status"]["nextAttempt"].as_u64() > lease["epoch"]["attempt"].as_u64()
+        })
     }
 
     fn patch(&mut self, call: &Call) -> Result<Value, Refusal> {
