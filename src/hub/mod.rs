@@ -30,6 +30,7 @@ mod conclude;
 mod heartbeats;
 mod jobs;
 mod leases;
+mod lookups;
 mod members;
 mod observe;
 mod queues;

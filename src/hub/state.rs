@@ -300,17 +300,7 @@ impl State {
                     self.everything_if(true);
                 }
             }
-            Answer::JobFound(id, Some(job)) => {
-                self.absent.remove(&id);
-                if let Some(key) = self.jobs.insert(*job) {
-                    self.job_changed(Change::Set(key));
-                }
-                self.dirty.insert(id);
-            }
-            Answer::JobFound(id, None) => {
-                self.absent.insert(id.clone(), true);
-                self.dirty.insert(id);
-            }
+            Answer::JobFound(id, job) => self.job_found(id, job.map(|job| *job)),
             Answer::JobUnknown(id) => {
                 self.absent.remove(&id);
                 self.dirty.insert(id);
@@ -332,6 +322,19 @@ impl State {
         if let Some(job) = held.cloned().and_then(|job| self.jobs.remove(&job)) {
             self.job_changed(Change::Removed(job));
         }
+    }
+
+    fn job_found(&mut self, id: JobId, job: Option<GpuJob>) {
+        match job {
+            Some(job) => {
+                self.absent.remove(&id);
+                if let Some(key) = self.jobs.insert(job) {
+                    self.job_changed(Change::Set(key));
+                }
+            }
+            None => drop(self.absent.insert(id.clone(), true)),
+        }
+        self.dirty.insert(id);
     }
 
     fn lease_gone(&mut self, key: &Key) {

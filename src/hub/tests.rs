@@ -8,7 +8,9 @@ mod leaders;
 mod leaving;
 mod member;
 mod objects;
+mod process;
 mod refusing;
+mod request;
 mod server;
 mod world;
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::Sender;
 use tracing::{debug, warn};
 
 use super::state::{Answer, Event};
-use crate::api::{GpuJob, GpuJobStatus, GpuLease, LABEL_LEASE, MemberCluster};
+use crate::api::{GpuJob, GpuJobStatus, GpuLease, LABEL_LEASE};
 use crate::cluster::cache::{Key, key};
 use crate::cluster::{Error, Outcome, apply, chain, within};
 use crate::engine::model::JobId;
@@ -261,31 +261,6 @@ impl Hand {
 
     fn leases(&self, lease: &GpuLease) -> Api<GpuLease> {
         Api::namespaced(self.client.clone(), &lease.namespace().unwrap_or_default())
-    }
-
-    async fn look_up_member(&self, name: String) {
-        let api: Api<MemberCluster> = Api::all(self.client.clone());
-        match within("look up member", api.get_opt(&name)).await {
-            Ok(found) => self.tell(Answer::MemberExists(name, found.is_some())).await,
-            Err(error) => {
-                tokio::time::sleep(delay(&error, "look up member")).await;
-                self.tell(Answer::MemberUnknown(name)).await;
-            }
-        }
-    }
-
-    async fn look_up_job(&self, (namespace, name): Key, id: JobId) {
-        let api: Api<GpuJob> = Api::namespaced(self.client.clone(), &namespace);
-        match within("look up job", api.get_opt(&name)).await {
-            Ok(found) => {
-                let same = found.filter(|job| job.uid().as_deref() == Some(&id.0));
-                self.tell(Answer::JobFound(id, same.map(Box::new))).await;
-            }
-            Err(error) => {
-                tokio::time::sleep(delay(&error, "look up job")).await;
-                self.tell(Answer::JobUnknown(id)).await;
-            }
-        }
     }
 
     /// Removes leases of one namespace with one request; they are over and on record.

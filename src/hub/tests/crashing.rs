@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::member::Mood;
-use super::server::{Call, Fault};
+use super::request::Call;
+use super::server::Fault;
 use super::world::World;
 
 /// What must be the same whatever happened on the way.

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::member::Mood;
 use super::objects::job_at;
-use super::world::{Hub, World, rest};
+use super::process::Hub;
+use super::world::{World, rest};
 use crate::engine::indexes::Indexes;
 
 const JOBS: [&str; 3] = ["a", "b", "c"];

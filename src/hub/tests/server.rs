@@ -11,6 +11,8 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::request::{Call, Refusal, merge, read, selected, unchanged};
+
 /// Plural, namespace and name.
 pub(super) type At = (String, String, String);
 
@@ -35,28 +37,6 @@ pub(super) enum Fault {
     FailsAfter,
 }
 
-/// A request as it came in.
-#[derive(Clone, Debug)]
-pub(super) struct Call {
-    pub(super) verb: String,
-    pub(super) at: At,
-    pub(super) status: bool,
-    pub(super) body: Value,
-    pub(super) labels: Option<String>,
-}
-
-impl Call {
-    /// Such as `PATCH gpujobs/status`.
-    pub(super) fn short(&self) -> String {
-        let status = if self.status { "/status" } else { "" };
-        format!("{} {}{status}", self.verb, self.at.0)
-    }
-
-    pub(super) fn is_write_of_work(&self) -> bool {
-        self.verb != "GET" && matches!(self.at.0.as_str(), "gpujobs" | "gpuleases")
-    }
-}
-
 /// All objects, and who wants to hear of changes.
 #[derive(Default)]
 pub(super) struct Store {
@@ -75,8 +55,6 @@ pub(super) struct Store {
     writes: usize,
     version: u64,
 }
-
-pub(super) type Refusal = (u16, &'static str);
 
 /// The store, shared by all clients.
 #[derive(Clone, Default)]
@@ -112,57 +90,6 @@ impl Server {
         };
         let body = Body::from(serde_json::to_vec(&value).unwrap());
         Response::builder().status(code).body(body).unwrap()
-    }
-}
-
-async fn read(request: Request<Body>) -> Call {
-    let (parts, body) = request.into_parts();
-    let bytes = body.collect_bytes().await.unwrap();
-    let path = parts.uri.path().trim_start_matches('/').to_owned();
-    let mut words: Vec<&str> = path.split('/').collect();
-    words.drain(..if words[0] == "api" { 2 } else { 3 });
-    let mut namespace = "";
-    if words[0] == "namespaces" && words.len() > 2 {
-        namespace = words[1];
-        words.drain(..2);
-    }
-    let word = |n: usize| (*words.get(n).unwrap_or(&"")).to_owned();
-    let query = parts.uri.query().unwrap_or("").split('&');
-    let labels = query.filter_map(|pair| pair.strip_prefix("labelSelector=")).map(decoded).next();
-    Call {
-        verb: parts.method.to_string(),
-        at: (word(0), namespace.to_owned(), word(1)),
-        status: word(2) == "status",
-        body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-        labels,
-    }
-}
-
-fn decoded(text: &str) -> String {
-    let mut parts = text.split('%');
-    let mut plain = parts.next().unwrap_or("").replace('+', " ");
-    for part in parts {
-        let byte = u8::from_str_radix(&part[..2], 16).unwrap();
-        plain.push(char::from(byte));
-        plain.push_str(&part[2..].replace('+', " "));
-    }
-    plain
-}
-
-/// Merges `patch` into `value` (RFC 7386).
-fn merge(value: &mut Value, patch: &Value) {
-    let Value::Object(fields) = patch else {
-        *value = patch.clone();
-        return;
-    };
-    if !value.is_object() {
-        *value = json!({});
-    }
-    for (key, change) in fields {
-        match change {
-            Value::Null => drop(value.as_object_mut().unwrap().remove(key)),
-            change => merge(&mut value[key], change),
-        }
     }
 }
 
@@ -314,17 +241,4 @@ impl Store {
         let of_kind = self.objects.iter().filter(|(at, _)| at.0 == plural);
         of_kind.map(|(_, object)| object.clone()).collect()
     }
-}
-
-fn unchanged(object: &Value, preconditions: &Value) -> Result<(), Refusal> {
-    let same = |key| preconditions.get(key).is_none_or(|value| *value == object["metadata"][key]);
-    if same("uid") && same("resourceVersion") { Ok(()) } else { Err((409, "Conflict")) }
-}
-
-/// Whether an object is among those of `key in (a,b)`.
-fn selected(labels: Option<&str>, object: &Value) -> bool {
-    let Some(labels) = labels else { return true };
-    let (key, values) = labels.split_once(" in (").unwrap();
-    let value = object["metadata"]["labels"][key].as_str();
-    values.trim_end_matches(')').split(',').any(|one| Some(one) == value)
 }
