@@ -19,6 +19,8 @@ pub use record::{
 
 /// A lease that its member has not answered for so long is withdrawn.
 pub const ANSWER_MILLIS: i64 = 10_000;
+/// Why such a lease is withdrawn.
+pub const NOT_ACCEPTED: &str = "NotAccepted";
 /// Ended attempts kept on record.
 const ATTEMPTS_KEPT: usize = 10;
 /// Longest back-off.
@@ -46,10 +48,8 @@ pub struct Advance {
     pub record: Record,
     /// What to do about its leases, once the record is written.
     pub steps: Vec<Step>,
-    /// Allocations that their members refused.
+    /// Allocations that their members refused, or that were withdrawn before they answered.
     pub refused: Vec<Allocation>,
-    /// Allocations that their members did not answer in time.
-    pub unanswered: Vec<Allocation>,
     /// Replicas that want a lease.
     pub wanted: Indexes,
     /// The next time at which time alone changes something, in milliseconds since 1970.
@@ -132,7 +132,7 @@ fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sig
     };
     match lease.stage {
         Stage::Refused => return next.refused.push(allocation),
-        Stage::Unanswered if lease.withdrawn => return next.unanswered.push(allocation),
+        Stage::Unanswered if lease.withdrawn => return next.refused.push(allocation),
         Stage::Unanswered if !lost => wake(&mut next.wake_at, allocation.at + ANSWER_MILLIS),
         Stage::Unanswered | Stage::Held | Stage::Released => {}
     }

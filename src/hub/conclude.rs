@@ -5,26 +5,23 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::facts::Notes;
 use super::jobs::{self, Sight, Wait};
 use super::rounds::{Identity, Now, Pass, promise, stored};
-use super::state::{Bar, Notes, State, namespace_of};
+use super::state::{State, namespace_of};
 use super::work::{JobWork, LeaseWork, Work};
-use super::{leases, queues};
+use super::{bars, leases, queues};
 use crate::api::convert;
-use crate::api::gpulease::{GpuLeaseStatus, LeasePhase};
+use crate::api::gpulease::GpuLeaseStatus;
 use crate::api::reasons;
 use crate::engine::explain::{self, WaitReason};
 use crate::engine::lifecycle::{Allocation, Step, Terms};
-use crate::engine::model::{Epoch, Placement, PoolId, Refusal, Waiting};
+use crate::engine::model::{Epoch, Placement, Refusal, Waiting};
 
 /// A waiting job's message is rewritten at most this often while its reasons stay the same.
 const REWORDED_AFTER: Duration = Duration::from_mins(1);
 /// A new job that waits only for members to answer others is not told so before this time.
 const BRIEF: Duration = Duration::from_secs(5);
-/// A pool whose member did not answer in time is not asked again before this time.
-const UNANSWERED: Duration = Duration::from_secs(30);
-/// Characters of a refusal that are shown.
-const SAID: usize = 256;
 
 /// Turns what was decided of one job into writes, and notes what is promised.
 pub(super) fn conclude(
@@ -34,6 +31,7 @@ pub(super) fn conclude(
     (placed, waiting): (Vec<Placement>, Option<&Waiting>),
     now: Now,
 ) -> Vec<Work> {
+    bars::lift(state, &pass);
     let mut work = JobWork::new(pass.id.clone(), pass.job.clone());
     let mut others = Vec::new();
     for step in &pass.advance.steps {
@@ -76,50 +74,6 @@ fn complete(pass: &Pass, epoch: Epoch, identity: &Identity) -> Option<LeaseWork>
     let mut held = pass.advance.record.allocations.iter();
     let allocation = held.find(|allocation| allocation.epoch == epoch)?;
     Some(LeaseWork::Complete(Box::new(leases::build(&pass.job, allocation, &identity.id))))
-}
-
-/// Remembers which pools refused or did not answer, so that they are not asked again before they
-/// change, and forgets it of those that accepted.
-pub(super) fn bar_refusals(state: &mut State, pass: &Pass, now: Now) {
-    let lease = |state: &State, epoch| {
-        let key = state.leases_of.get(&pass.id)?.get(&epoch)?;
-        state.leases.get(key)?.status.clone()
-    };
-    for refused in &pass.advance.refused {
-        let status = lease(state, refused.epoch).unwrap_or_default();
-        let refusal = status.refusal.unwrap_or_default();
-        let said = format!("{}: {}", refusal.reason, refusal.message);
-        // The first refusal waits for a newer picture only; repeated ones also for time, so that
-        // a pool which refuses for another reason than its GPUs is not asked in a loop.
-        let bars = &mut state.notes.entry(pass.id.clone()).or_default().bars;
-        let times = bars.get(&refused.pool).map_or(1, |bar| bar.times.saturating_add(1));
-        let delay = if times == 1 { 0 } else { 1 << times.min(6) };
-        let until = now.instant + Duration::from_secs(delay);
-        let said = said.chars().take(SAID).collect();
-        let bar = Bar { serial: status.serial.unwrap_or(0), times, until, said };
-        bars.insert(refused.pool.clone(), bar);
-    }
-    for unanswered in &pass.advance.unanswered {
-        let bars = &mut state.notes.entry(pass.id.clone()).or_default().bars;
-        let (until, said) = (now.instant + UNANSWERED, "NotAccepted: it did not answer".to_owned());
-        bars.insert(unanswered.pool.clone(), Bar { serial: 0, times: 1, until, said });
-    }
-    let accepted: Vec<PoolId> = pass
-        .advance
-        .record
-        .allocations
-        .iter()
-        .filter(|held| lease(state, held.epoch).is_some_and(|status| is_accepted(status.phase)))
-        .map(|held| held.pool.clone())
-        .collect();
-    if let Some(notes) = state.notes.get_mut(&pass.id) {
-        notes.bars.retain(|pool, _| !accepted.contains(pool));
-    }
-}
-
-/// Whether a member holds GPUs for a lease in this phase.
-fn is_accepted(phase: Option<LeasePhase>) -> bool {
-    !matches!(phase, None | Some(LeasePhase::Reserved | LeasePhase::Refused))
 }
 
 fn allocate(
@@ -274,7 +228,8 @@ fn schedule(
     let notes = state.notes.entry(pass.id.clone()).or_default();
     let old = pass.job.status.clone().unwrap_or_default();
     if new != old {
-        let first = pass.job.status.is_none() && brief;
+        // What is placed is on record before its lease exists, however briefly the rest waits.
+        let first = pass.job.status.is_none() && brief && new.allocations.is_empty();
         let seen = *notes.seen.get_or_insert(now.instant);
         let at = match notes.written {
             Some(at) => Some(at + jobs::patience(&old, &new)),

@@ -8,9 +8,10 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use tracing::info;
 
+use super::facts::Answer;
 use super::jobs::claim;
 use super::revoke;
-use super::state::{Answer, State, namespace_of};
+use super::state::{State, namespace_of};
 use super::work::{Hand, delay};
 use crate::api::conditions::{self, Claim};
 use crate::api::gpulease::LeasePhase;

@@ -10,9 +10,10 @@ use std::time::Instant;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::state::{Bar, Promise, Read, State};
+use super::facts::{Bar, Promise, Read};
+use super::state::State;
 use super::work::Work;
-use super::{conclude, leases, queues, snapshot};
+use super::{bars, conclude, leases, queues, snapshot};
 use crate::api::convert;
 use crate::api::{GpuJob, reasons};
 use crate::engine::lifecycle::{self, Advance, Allocation, Standing, Step};
@@ -59,7 +60,7 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
     let mut work = Vec::new();
     let passes = passes(state, now, &mut work);
     for pass in &passes {
-        conclude::bar_refusals(state, pass, now);
+        bars::note(state, pass, now);
         note_held(state, pass);
     }
     let demands: Vec<Demand> = passes.iter().filter_map(|pass| demand(state, pass, now)).collect();
@@ -105,10 +106,16 @@ fn passes(state: &mut State, now: Now, work: &mut Vec<Work>) -> Vec<Pass> {
     passes
 }
 
-/// Ends the leases of a job that is gone; those of members that left went with them.
+/// Ends the leases of a job that is gone; those of members that left went with them. A job that is
+/// merely not listed is looked up first: watches do not tell of jobs before they tell of leases.
 fn retire(state: &mut State, id: &JobId) -> Vec<Work> {
     if state.retiring.contains(id) {
         return Vec::new();
+    }
+    match state.absent.get(id) {
+        Some(true) => {}
+        Some(false) => return Vec::new(),
+        None => return leases::look_up_job(state, id).into_iter().collect(),
     }
     let steps = lifecycle::retire(&seen_leases(state, id));
     let removed = steps.iter().filter_map(|step| match step {

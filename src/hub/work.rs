@@ -11,8 +11,8 @@ use serde_json::json;
 use tokio::sync::mpsc::Sender;
 use tracing::{debug, warn};
 
-use super::state::{Answer, Event};
-use crate::api::{GpuJob, GpuJobStatus, GpuLease, LABEL_LEASE, MemberCluster};
+use super::facts::{Answer, Event};
+use crate::api::{GpuJob, GpuJobStatus, GpuLease, LABEL_LEASE};
 use crate::cluster::cache::{Key, key};
 use crate::cluster::{Error, Outcome, apply, chain, within};
 use crate::engine::model::JobId;
@@ -31,6 +31,8 @@ pub(super) enum Work {
     Remove(Key),
     /// Whether a member exists that was not listed.
     LookUpMember(String),
+    /// Whether a job exists that was not listed.
+    LookUpJob(Key, JobId),
 }
 
 /// Writes for one job, in order.
@@ -114,6 +116,7 @@ impl Hand {
                 self.tell(Answer::Retired(id, again)).await;
             }
             Work::LookUpMember(name) => self.look_up_member(name).await,
+            Work::LookUpJob(key, id) => self.look_up_job(key, id).await,
             // Removals are gathered by the loop, see `removals`.
             Work::Remove(_) => {}
         }
@@ -261,16 +264,6 @@ impl Hand {
 
     fn leases(&self, lease: &GpuLease) -> Api<GpuLease> {
         Api::namespaced(self.client.clone(), &lease.namespace().unwrap_or_default())
-    }
-
-    async fn look_up_member(&self, name: String) {
-        let api: Api<MemberCluster> = Api::all(self.client.clone());
-        match within("look up member", api.get_opt(&name)).await {
-            Ok(found) => self.tell(Answer::MemberExists(name, found.is_some())).await,
-            Err(error) => {
-                self.tell(Answer::MemberUnknown(name, delay(&error, "look up member"))).await;
-            }
-        }
     }
 
     /// Removes leases of one namespace with one request; they are over and on record.

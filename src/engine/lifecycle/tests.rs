@@ -154,7 +154,7 @@ fn a_silent_member_loses_an_unanswered_lease_after_ten_seconds() {
     let next = check(&terms(1), &record(&["0"]), vec![(key, lease)], NOW + 10_001);
     assert_eq!(next.wanted.to_string(), "0", "placed elsewhere, however dead the member is");
     assert!(next.steps.is_empty(), "the tombstone stays");
-    assert_eq!(next.unanswered.len(), 1);
+    assert_eq!(next.refused.len(), 1);
 }
 
 #[test]
