@@ -137,7 +137,6 @@ fn rules_on_exit_codes_ignore_count_or_fail_the_job() {
 #[test]
 fn a_refused_lease_frees_its_replicas_at_once() {
     let next = check(&terms(1), &record(&["0"]), vec![held(0, Stage::Refused)], NOW);
-    assert_eq!(next.refused.len(), 1);
     assert_eq!(next.wanted.to_string(), "0");
     assert_eq!(next.steps, [Step::Remove(epoch(0))]);
 }
