@@ -48,8 +48,6 @@ pub struct Advance {
     pub record: Record,
     /// What to do about its leases, once the record is written.
     pub steps: Vec<Step>,
-    /// Allocations that their members refused, or that were withdrawn before they answered.
-    pub refused: Vec<Allocation>,
     /// Replicas that want a lease.
     pub wanted: Indexes,
     /// The next time at which time alone changes something, in milliseconds since 1970.
@@ -131,8 +129,8 @@ fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sig
         return;
     };
     match lease.stage {
-        Stage::Refused => return next.refused.push(allocation),
-        Stage::Unanswered if lease.withdrawn => return next.refused.push(allocation),
+        Stage::Refused => return,
+        Stage::Unanswered if lease.withdrawn => return,
         Stage::Unanswered if !lost => wake(&mut next.wake_at, allocation.at + ANSWER_MILLIS),
         Stage::Unanswered | Stage::Held | Stage::Released => {}
     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::facts::Bar;
 use super::rounds::{Now, Pass};
-use super::state::State;
+use super::state::{State, member_in};
 use crate::api::gpulease::{GpuLease, LeasePhase};
 use crate::engine::lifecycle::{Allocation, NOT_ACCEPTED};
+use crate::engine::model::PoolId;
 
 /// Books without a serial: what is barred by time alone is free afterwards.
 const NO_SERIAL: i64 = -1;
@@ -17,15 +18,21 @@ const SAID: usize = 256;
 /// Repeated refusals double the delay at most so often: a minute.
 const DOUBLED: u32 = 6;
 
-/// Notes what this pass found to be refused, or given up without an answer.
+/// Notes what members made of this job's leases. All that are seen count, also those that another
+/// leader put on record: two that keep the refusals of each other from nobody would never rest.
 pub(super) fn note(state: &mut State, pass: &Pass, now: Now) {
-    for refused in &pass.advance.refused {
-        let key = state.leases_of.get(&pass.id).and_then(|leases| leases.get(&refused.epoch));
-        let Some(lease) = key.and_then(|key| state.leases.get(key)) else { continue };
-        let Some(answer) = answer(lease) else { continue };
+    let keys = state.leases_of.get(&pass.id).into_iter().flatten();
+    let seen = keys.filter_map(|(epoch, key)| {
+        let lease = state.leases.get(key)?;
+        let pool = PoolId { member: member_in(&key.0)?, pool: lease.spec.pool.clone() };
+        let said: String = said(lease).chars().take(SAID).collect();
+        Some((*epoch, pool, answer(lease)?, said))
+    });
+    let seen: Vec<_> = seen.collect();
+    for (epoch, pool, answer, said) in seen {
         let notes = state.notes.entry(pass.id.clone()).or_default();
-        let known = notes.bars.get(&refused.pool);
-        if known.is_some_and(|bar| bar.epoch >= refused.epoch) {
+        let known = notes.bars.get(&pool);
+        if known.is_some_and(|bar| bar.epoch >= epoch) {
             continue;
         }
         let times = known.map_or(1, |bar| bar.times.saturating_add(1));
@@ -38,9 +45,7 @@ pub(super) fn note(state: &mut State, pass: &Pass, now: Now) {
             Answer::None => (NO_SERIAL, 8 << times.min(DOUBLED - 3)),
         };
         let until = now.instant + Duration::from_secs(delay);
-        let said = said(lease).chars().take(SAID).collect();
-        let bar = Bar { epoch: refused.epoch, serial, times, until, said };
-        notes.bars.insert(refused.pool.clone(), bar);
+        notes.bars.insert(pool, Bar { epoch, serial, times, until, said });
     }
 }
 
@@ -61,13 +66,21 @@ enum Answer {
     None,
 }
 
-/// The member's answer; `None` if the lease was withdrawn for no fault of the member's.
+/// The member's answer; `None` if it may still come, was yes, or the lease was withdrawn for no
+/// fault of the member's.
 fn answer(lease: &GpuLease) -> Option<Answer> {
-    if let Some(withdrawal) = &lease.spec.withdrawn {
-        return (withdrawal.reason == NOT_ACCEPTED).then_some(Answer::None);
+    let status = lease.status.as_ref();
+    let phase = status.and_then(|status| status.phase);
+    if !matches!(phase, None | Some(LeasePhase::Refused)) {
+        return None;
     }
-    let serial = lease.status.as_ref().and_then(|status| status.serial);
-    Some(Answer::Refused { serial: serial.unwrap_or(0) })
+    match (&lease.spec.withdrawn, phase) {
+        (Some(withdrawal), _) => (withdrawal.reason == NOT_ACCEPTED).then_some(Answer::None),
+        (None, None) => None,
+        (None, Some(_)) => {
+            Some(Answer::Refused { serial: status.and_then(|status| status.serial).unwrap_or(0) })
+        }
+    }
 }
 
 /// A pool that accepted since is no longer held to have refused.

@@ -173,6 +173,39 @@ async fn a_hub_that_has_not_heard_of_a_job_removes_no_result_of_it() {
     world.is_silent().await;
 }
 
+/// Two hubs, and a job whose only lease the second has not heard of while the first goes on alone.
+async fn unheard() -> World {
+    let mut world = World::new(&[("north", 4)]).await;
+    world.mood(Mood::Refuses);
+    world.hubs.push(Hub::start(&world.server, world.now));
+    world.submit("train", 1, json!({}));
+    world.pass(0).await;
+    world.server.store().news[1].retain(|news| news.plural != "gpuleases");
+    world.hear(1);
+    world
+}
+
+/// The member refuses, and the first hub puts that on record and removes the lease.
+async fn refused_and_removed(world: &mut World) {
+    let second = world.hubs.pop().unwrap();
+    world.settle().await;
+    assert!(world.leases().is_empty());
+    world.hubs.push(second);
+}
+
+#[tokio::test]
+async fn a_lease_that_is_over_is_not_completed_by_a_hub_that_lags() {
+    let mut world = unheard().await;
+    refused_and_removed(&mut world).await;
+    world.forget_calls();
+    world.hubs[1].inner.pass(world.now);
+    rest().await;
+    assert_eq!(world.shorts(), ["GET gpujobs"]);
+    assert!(world.leases().is_empty());
+    world.settle().await;
+    world.is_silent().await;
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
