@@ -1,5 +1,6 @@
 //! Figures that are counts, not times: what a job costs the hub's API server.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use idlewild::sandbox::{Federation, get, metric};
@@ -10,38 +11,51 @@ use crate::work::{create, job};
 
 /// Requests of the hub's controller that are for jobs: heartbeats of its own election, watches and
 /// their renewals, and reports on queues and members apart.
-async fn requests(federation: &Federation) -> (f64, f64) {
+async fn requests(federation: &Federation) -> BTreeMap<String, f64> {
     let address = &federation.hub.controller().address;
     let page = get(address, "/metrics").await.unwrap().1;
     let of = |verb: &str, resource: &str| {
         metric(&page, "idlewild_api_requests_total", &[("verb", verb), ("resource", resource)])
     };
-    let mut for_jobs = 0.0;
+    let mut counts = BTreeMap::new();
     for resource in ["gpujobs", "gpujobs/status", "gpuleases"] {
-        for verb in ["get", "create", "update", "patch", "delete"] {
-            for_jobs += of(verb, resource);
+        for verb in ["get", "create", "update", "patch", "delete", "deletecollection"] {
+            counts.insert(format!("{verb} {resource}"), of(verb, resource));
         }
     }
-    (for_jobs, of("deletecollection", "gpuleases"))
+    counts
 }
 
 async fn cost_per_job(federation: &Federation, count: usize) -> f64 {
-    let (before, removals_before) = requests(federation).await;
+    let before = requests(federation).await;
     let api = jobs(federation).await;
     for index in 0..count {
         create(&api, job(&format!("cost-{index}"), 1, "1s")).await;
     }
     all_over(&api, count, Duration::from_mins(5)).await;
-    let (after, removals_after) = requests(federation).await;
+    let after = requests(federation).await;
     #[allow(clippy::cast_precision_loss, reason = "a few hundred jobs")]
-    let each = |requests: f64| requests / count as f64;
-    let (cost, removals) = (each(after - before), each(removals_after - removals_before));
+    let each = |what: &String| (after[what] - before[what]) / count as f64;
+    let parts: Vec<_> = after.keys().map(|what| (what, each(what))).collect();
+    let (removals, own): (Vec<_>, Vec<_>) =
+        parts.into_iter().partition(|(what, _)| is_removal(what));
+    let sum = |parts: &[(&String, f64)]| parts.iter().map(|(_, each)| each).sum::<f64>();
     println!(
-        "{} members: {cost:.3} requests of the hub's controller per job from create to finished, \
-         bulk removals apart ({removals:.3})",
-        federation.members.len()
+        "{} members: {:.3} requests of the hub's controller per job from create to finished, bulk \
+         removals apart ({:.3}):",
+        federation.members.len(),
+        sum(&own),
+        sum(&removals)
     );
-    cost
+    for (what, each) in own.iter().filter(|(_, each)| *each > 0.0) {
+        println!("  {each:.3} {what}");
+    }
+    sum(&own)
+}
+
+/// Leases that are over and on record go later, many at once.
+fn is_removal(what: &str) -> bool {
+    what == "deletecollection gpuleases" || what == "delete gpuleases"
 }
 
 #[test]

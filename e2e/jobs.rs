@@ -395,7 +395,13 @@ pub(crate) async fn settled(federation: &Federation) {
         if left == 0 { Ok(()) } else { Err(format!("{left} guests")) }
     })
     .await;
-    // The hub's copies of the pools follow within a second.
+    // A lease is removed a second after its end, by which time the pools' pictures are past it.
+    eventually("all leases are removed", SOON, async || {
+        let api: Api<idlewild::api::GpuLease> = Api::all(federation.hub.cluster.admin.clone());
+        let left = api.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+        if left.items.is_empty() { Ok(()) } else { Err(format!("{} leases", left.items.len())) }
+    })
+    .await;
     eventually("all pools are free", Duration::from_secs(20), async || {
         let api: Api<idlewild::api::GpuPool> = Api::all(federation.hub.cluster.admin.clone());
         let pools = api.list(&ListParams::default()).await.map_err(|error| error.to_string())?;

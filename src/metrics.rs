@@ -97,6 +97,8 @@ pub struct Hub {
     pub heartbeat_age_seconds: IntGaugeVec,
     /// Attempts that ended before their end, by reason.
     pub evictions: IntCounterVec,
+    /// GPUs that are promised and not in their pool's picture yet.
+    pub promised_gpus: IntGauge,
     /// Writes under way.
     pub writes: IntGauge,
     /// 1 if this process leads.
@@ -144,6 +146,10 @@ impl Hub {
                 "idlewild_evictions_total",
                 "Attempts that ended before their end, by reason.",
                 &["reason"],
+            ),
+            promised_gpus: one(
+                "idlewild_promised_gpus",
+                "GPUs of leases that are not in their pool's picture yet.",
             ),
             writes: one("idlewild_writes_under_way", "Objects with writes under way."),
             leads: one("idlewild_leader", "1 if this process leads."),

@@ -19,6 +19,9 @@ use crate::engine::model::{
 
 pub mod record;
 
+/// Characters of a member's message that are kept.
+const WORDS: usize = 256;
+
 impl From<EpochRef> for Epoch {
     fn from(epoch: EpochRef) -> Self {
         Self { incarnation: epoch.incarnation, attempt: epoch.attempt }
@@ -43,20 +46,11 @@ pub fn time(millis: i64) -> Time {
     Time(Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
-/// What a job asks, past all checks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
-    /// What its life depends on, but for what stops it.
-    pub terms: Terms,
-    /// What its placement depends on.
-    pub request: Request,
-}
-
-/// What `job` asks.
+/// What the placement of `job` depends on.
 ///
 /// # Errors
 /// Every violation, one sentence each.
-pub fn asked(job: &GpuJob) -> Result<Asked, Vec<String>> {
+pub fn asked(job: &GpuJob) -> Result<Request, Vec<String>> {
     let spec = &job.spec;
     let mut wrong = template::violations(&spec.template, spec.gpu.count);
     let gpus = u32::try_from(spec.gpu.count).unwrap_or(0);
@@ -76,15 +70,16 @@ pub fn asked(job: &GpuJob) -> Result<Asked, Vec<String>> {
         return Err(wrong);
     }
     let need = PodNeed { gpus, milli_cpu: need.milli_cpu, memory: need.memory_bytes };
-    let request = Request { need, models, labels, ..request(job) };
-    Ok(Asked { terms: terms(job), request })
+    Ok(Request { need, models, labels, ..request(job) })
 }
 
 fn unsigned(number: i32) -> u32 {
     u32::try_from(number).unwrap_or(0)
 }
 
-fn terms(job: &GpuJob) -> Terms {
+/// What the life of a job's replicas depends on, but for what stops them; never wrong.
+#[must_use]
+pub fn terms(job: &GpuJob) -> Terms {
     let spec = &job.spec;
     let completions = unsigned(spec.completions);
     let rules = spec.pod_failure_policy.iter().flat_map(|policy| &policy.rules);
@@ -96,6 +91,7 @@ fn terms(job: &GpuJob) -> Terms {
         rules: rules.map(failure_rule).collect(),
         max_running_seconds: spec.max_running_seconds.and_then(|limit| u64::try_from(limit).ok()),
         stopped: None,
+        held: false,
     }
 }
 
@@ -187,6 +183,14 @@ pub fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> b
     wrong.is_empty() && rules.iter().all(|rule| rule.holds(labels))
 }
 
+/// A reason as a member gave it: one word, or `Unknown`. What only the hub orders counts only where
+/// it did, so that no member gets work for nothing by claiming it.
+fn word(reason: &str, withdrawn: bool) -> String {
+    let plain = reason.len() <= 64 && reason.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let ordered = matches!(reason, "Suspended" | "JobFinished");
+    if plain && (withdrawn || !ordered) { reason.to_owned() } else { "Unknown".to_owned() }
+}
+
 /// A lease as the engine sees it.
 #[must_use]
 pub fn lease(lease: &GpuLease) -> Lease {
@@ -197,8 +201,10 @@ pub fn lease(lease: &GpuLease) -> Lease {
         Some(LeasePhase::Released) => Stage::Released,
         Some(_) => Stage::Held,
     };
+    let withdrawn = lease.spec.withdrawn.is_some();
     let ended = |group: &super::gpulease::EndedGroup| Ended {
-        reason: group.reason.clone(),
+        reason: word(&group.reason, withdrawn),
+        message: group.message.as_deref().unwrap_or("").chars().take(WORDS).collect(),
         exit_code: group.exit_code,
         container: group.container.clone(),
         conditions: group.conditions.clone(),
@@ -207,10 +213,10 @@ pub fn lease(lease: &GpuLease) -> Lease {
     Lease {
         epoch: lease.spec.epoch.into(),
         stage,
-        withdrawn: lease.spec.withdrawn.is_some(),
+        withdrawn,
         start: status.start_time.as_ref().map(millis),
         end: status.end_time.as_ref().map(millis),
-        end_reason: status.end_reason.unwrap_or_default(),
+        end_reason: word(&status.end_reason.unwrap_or_default(), withdrawn),
         ended: status.ended.iter().map(ended).collect(),
     }
 }

@@ -75,7 +75,13 @@ impl<K: Resource + Clone> Cache<K> {
                 self.listing = Some(BTreeSet::new());
                 Vec::new()
             }
-            Seen::Object(object) => self.insert(object).map(Change::Set).into_iter().collect(),
+            Seen::Object(object) => {
+                // Another object of the same name: the one before it is gone.
+                let held = self.items.get(&key(&object));
+                let before = held.filter(|held| held.uid() != object.uid()).cloned();
+                let gone = before.and_then(|before| self.remove(&before)).map(Change::Removed);
+                gone.into_iter().chain(self.insert(object).map(Change::Set)).collect()
+            }
             Seen::Gone(object) => self.remove(&object).map(Change::Removed).into_iter().collect(),
             Seen::Listed => self.finish_list(),
             Seen::Broken => Vec::new(),
@@ -150,7 +156,9 @@ mod tests {
         assert!(cache.apply(Seen::Object(object("a", "1", 4))).is_empty());
         assert!(cache.apply(Seen::Object(object("a", "1", 5))).is_empty());
         assert_eq!(versions(&cache), [("a".into(), 5)]);
-        assert_eq!(cache.apply(Seen::Object(object("a", "2", 3))).len(), 1, "another object");
+        let changes = cache.apply(Seen::Object(object("a", "2", 3)));
+        let set = Change::Set(("n".into(), "a".into()));
+        assert_eq!(changes, [Change::Removed(object("a", "1", 5)), set], "another object");
     }
 
     #[test]

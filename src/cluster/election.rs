@@ -23,7 +23,7 @@ const PERIOD: Duration = Duration::from_secs(4);
 /// A leader that could not renew for so long steps down, well before others take over.
 const STEP_DOWN: Duration = Duration::from_secs(10);
 
-/// Waits until this process leads, then returns a guard that renews.
+/// One candidate of an election.
 #[derive(Debug)]
 pub struct Election {
     api: Api<Lease>,
@@ -59,10 +59,14 @@ impl Election {
         let mut renewed = Instant::now();
         while renewed.elapsed() < STEP_DOWN {
             tokio::time::sleep(PERIOD).await;
-            match self.renew().await {
-                Ok(true) => renewed = Instant::now(),
-                Ok(false) => return warn!("another process leads now"),
-                Err(error) => warn!(error = chain(&error), "election: could not renew"),
+            // Counted from before the call, and cut off in time: who steps down late leads twice.
+            let asked = Instant::now();
+            let left = STEP_DOWN.saturating_sub(renewed.elapsed());
+            match tokio::time::timeout(left, self.renew()).await {
+                Ok(Ok(true)) => renewed = asked,
+                Ok(Ok(false)) => return warn!("another process leads now"),
+                Ok(Err(error)) => warn!(error = chain(&error), "election: could not renew"),
+                Err(_) => break,
             }
         }
         warn!("could not renew leadership in time");

@@ -3,12 +3,13 @@
 use std::fmt::Debug;
 
 use futures::StreamExt;
+use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
-use tracing::debug;
+use tracing::warn;
 
 use super::error::chain;
 
@@ -32,38 +33,69 @@ pub enum Seen<T> {
 
 /// Watches `api` until the channel closes; `keep` turns each object into the event to send, and so
 /// drops what nobody needs. Failures are retried with a growing delay, at most 30 s.
+///
+/// An object that cannot be read is left out with a warning: whoever may write one must not be
+/// able to hide all others from us.
 pub async fn feed<K, T>(
     api: Api<K>,
     labels: Option<&str>,
     sender: Sender<T>,
     keep: impl Fn(Seen<K>) -> T,
 ) where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let mut config = watcher::Config::default().timeout(RENEWED_AFTER_SECONDS);
     if let Some(labels) = labels {
         config = config.labels(labels);
     }
-    let mut events = Box::pin(watcher::watcher(api, config).default_backoff());
+    let mut events = Box::pin(watcher::watcher(untyped(api), config).default_backoff());
+    let mut broken = false;
     while let Some(event) = events.next().await {
         let seen = match event {
             Ok(Event::Init) => Seen::Listing,
-            Ok(Event::InitApply(object) | Event::Apply(object)) => Seen::Object(slim(object)),
-            Ok(Event::Delete(object)) => Seen::Gone(slim(object)),
+            Ok(Event::InitApply(object) | Event::Apply(object)) => match read(object) {
+                Some(object) => Seen::Object(object),
+                None => continue,
+            },
+            Ok(Event::Delete(object)) => match read(object) {
+                Some(object) => Seen::Gone(object),
+                None => continue,
+            },
             Ok(Event::InitDone) => Seen::Listed,
             Err(error) => {
-                debug!(error = chain(&error), "watch failed");
+                if !broken {
+                    warn!(kind = %K::kind(&()), error = chain(&error), "a watch failed");
+                }
                 Seen::Broken
             }
         };
+        broken = matches!(seen, Seen::Broken);
         if sender.send(keep(seen)).await.is_err() {
             return;
         }
     }
 }
 
-/// `object` without what nobody reads.
-fn slim<K: Resource>(mut object: K) -> K {
+/// The same objects, whatever they hold.
+fn untyped<K: Resource<DynamicType = ()>>(api: Api<K>) -> Api<DynamicObject> {
+    let resource = ApiResource::erase::<K>(&());
+    let namespace = api.namespace().map(str::to_owned);
+    let client = api.into_client();
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client, &namespace, &resource),
+        None => Api::all_with(client, &resource),
+    }
+}
+
+/// The object without what nobody reads; `None` if it is not what its kind should be.
+fn read<K: Resource<DynamicType = ()> + DeserializeOwned>(mut object: DynamicObject) -> Option<K> {
     object.managed_fields_mut().clear();
-    object
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    match object.try_parse() {
+        Ok(object) => Some(object),
+        Err(error) => {
+            warn!(kind = %K::kind(&()), namespace, name, %error, "an object cannot be read");
+            None
+        }
+    }
 }

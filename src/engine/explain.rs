@@ -79,6 +79,7 @@ impl Refusal {
             | Self::NotReady
             | Self::Refused
             | Self::TooManyUnanswered
+            | Self::TooLittleCpuOrMemory
             | Self::TooFewFreeGpus => true,
         }
     }
@@ -107,6 +108,11 @@ impl Refusal {
             Self::NotReady => "not ready".into(),
             Self::Refused => "with a recent refusal of this job".into(),
             Self::TooManyUnanswered => "busy answering other leases".into(),
+            Self::TooLittleCpuOrMemory => format!(
+                "with too little free CPU or memory beside their free GPUs (need {} milli-CPU and {} \
+                 bytes a pod)",
+                request.need.milli_cpu, request.need.memory
+            ),
             Self::TooFewFreeGpus => format!("too few free GPUs per node ({})", need(request)),
         }
     }

@@ -45,10 +45,11 @@ impl Indexes {
         Self(merged)
     }
 
-    /// How many there are.
+    /// How many there are; beyond 32 bits they are all the same.
     #[must_use]
     pub fn len(&self) -> u32 {
-        self.0.iter().map(|(first, last)| last - first + 1).sum()
+        let all: u64 = self.0.iter().map(|(first, last)| u64::from(last - first) + 1).sum();
+        u32::try_from(all).unwrap_or(u32::MAX)
     }
 
     /// Whether there are none.
@@ -92,9 +93,8 @@ impl Indexes {
         let mut left = Vec::new();
         for &(first, last) in &self.0 {
             let mut from = Some(first);
-            for &(begin, end) in
-                other.0.iter().filter(|(begin, end)| *end >= first && *begin <= last)
-            {
+            let start = other.0.partition_point(|(_, end)| *end < first);
+            for &(begin, end) in other.0[start..].iter().take_while(|(begin, _)| *begin <= last) {
                 if let Some(start) = from.filter(|start| *start < begin) {
                     left.push((start, begin - 1));
                 }
@@ -108,7 +108,19 @@ impl Indexes {
     /// Those in both.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        self.minus(&self.minus(other))
+        let (mut left, mut right) = (self.0.iter().peekable(), other.0.iter().peekable());
+        let mut both = Vec::new();
+        while let (Some(&&(first, last)), Some(&&(begin, end))) = (left.peek(), right.peek()) {
+            if first.max(begin) <= last.min(end) {
+                both.push((first.max(begin), last.min(end)));
+            }
+            if last < end {
+                left.next()
+            } else {
+                right.next()
+            };
+        }
+        Self(both)
     }
 
     /// The lowest `count` of them.
@@ -120,7 +132,7 @@ impl Indexes {
             if left == 0 {
                 break;
             }
-            let size = (last - first + 1).min(left);
+            let size = (last - first).saturating_add(1).min(left);
             taken.push((first, first + size - 1));
             left -= size;
         }

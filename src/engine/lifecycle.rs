@@ -19,6 +19,8 @@ pub use record::{
 
 /// A lease that its member has not answered for so long is withdrawn.
 pub const ANSWER_MILLIS: i64 = 10_000;
+/// Why such a lease is withdrawn.
+pub const NOT_ACCEPTED: &str = "NotAccepted";
 /// Ended attempts kept on record.
 const ATTEMPTS_KEPT: usize = 10;
 /// Longest back-off.
@@ -46,8 +48,6 @@ pub struct Advance {
     pub record: Record,
     /// What to do about its leases, once the record is written.
     pub steps: Vec<Step>,
-    /// Allocations that their members refused.
-    pub refused: Vec<Allocation>,
     /// Replicas that want a lease.
     pub wanted: Indexes,
     /// The next time at which time alone changes something, in milliseconds since 1970.
@@ -56,29 +56,42 @@ pub struct Advance {
 
 /// Advances a job.
 ///
-/// `leases` are all leases of the job that are seen; `is_lost` says whether a member is gone for
-/// ever. Running it again on its own result changes nothing.
+/// `leases` are all leases of the job that are seen; `standing` says how a member is. Running it
+/// again on its own result changes nothing.
 #[must_use]
 pub fn advance(
     terms: &Terms,
     record: &Record,
     leases: &BTreeMap<Epoch, Lease>,
-    is_lost: impl Fn(&str) -> bool,
+    standing: impl Fn(&str) -> Standing,
     now: i64,
 ) -> Advance {
     let mut next = Advance { record: record.clone(), ..Advance::default() };
     for allocation in std::mem::take(&mut next.record.allocations) {
-        let lost = is_lost(&allocation.pool.member);
+        let lost = standing(&allocation.pool.member) == Standing::Lost;
         let lease = leases.get(&allocation.epoch);
         fold(terms, &mut next, allocation, Sighting { lease, lost, now });
     }
-    judge(terms, &mut next.record, now);
+    let reachable = |held: &Allocation| standing(&held.pool.member) == Standing::Live;
+    let holds = next.record.allocations.iter().any(reachable);
+    judge(terms, &mut next.record, holds, now);
     tidy(terms, &mut next, leases, now);
     next.wanted = wanted(terms, &next.record);
     if let Some(at) = next.record.requeue_at.filter(|at| *at > now) {
         wake(&mut next.wake_at, at);
     }
     next
+}
+
+/// How a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It answers.
+    Live,
+    /// It does not answer now.
+    Silent,
+    /// It is gone for ever.
+    Lost,
 }
 
 /// Ends all leases of a job that is gone.
@@ -116,7 +129,7 @@ fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sig
         return;
     };
     match lease.stage {
-        Stage::Refused => return next.refused.push(allocation),
+        Stage::Refused => return,
         Stage::Unanswered if lease.withdrawn => return,
         Stage::Unanswered if !lost => wake(&mut next.wake_at, allocation.at + ANSWER_MILLIS),
         Stage::Unanswered | Stage::Held | Stage::Released => {}
@@ -127,7 +140,13 @@ fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sig
         return end(terms, &mut next.record, &allocation, lease, ("ClusterLost", now));
     }
     if lease.stage == Stage::Released {
-        let reason = if lease.end_reason.is_empty() { "Unknown" } else { &lease.end_reason };
+        let all = allocation.live().is_empty();
+        let reason = match lease.end_reason.as_str() {
+            "" => "Unknown",
+            // It says that all ended by themselves, and does not say how.
+            "Completed" if !all => "Unknown",
+            reason => reason,
+        };
         return end(
             terms,
             &mut next.record,
@@ -145,9 +164,9 @@ fn earliest(left: Option<i64>, right: Option<i64>) -> Option<i64> {
 
 /// Counts the replicas that ended while their lease lives on.
 fn count(terms: &Terms, record: &mut Record, allocation: &mut Allocation, lease: &Lease, now: i64) {
-    let seconds = ran_seconds(lease, now);
+    let seconds = ran_seconds(lease, now).min(allocation.deadline_seconds);
     for group in &lease.ended {
-        let fresh = group.indexes.intersection(&allocation.live());
+        let fresh = allocation.live().intersection(&group.indexes);
         if fresh.is_empty() {
             continue;
         }
@@ -157,7 +176,7 @@ fn count(terms: &Terms, record: &mut Record, allocation: &mut Allocation, lease:
 }
 
 fn ran_seconds(lease: &Lease, now: i64) -> u64 {
-    let millis = lease.start.map_or(0, |start| lease.end.unwrap_or(now) - start);
+    let millis = lease.start.map_or(0, |start| lease.end.unwrap_or(now).saturating_sub(start));
     u64::try_from(millis / 1000).unwrap_or(0)
 }
 
@@ -191,7 +210,7 @@ fn settle(
             back_off(record, record.failures, now);
         }
         "Failed" => back_off(record, 1, now),
-        "DeadlineExceeded" => expire(terms, record, indexes),
+        "DeadlineExceeded" => expire(terms, record, indexes, (&allocation.pool, now)),
         "Suspended" | "JobFinished" => {}
         reason => evict(record, reason, &allocation.pool, now),
     }
@@ -202,14 +221,14 @@ fn doom(record: &mut Record, reason: &str, message: String) {
 }
 
 /// Replicas ran as long as they might: the job's limit ends it, the pool's is an eviction.
-fn expire(terms: &Terms, record: &mut Record, indexes: &Indexes) {
+fn expire(terms: &Terms, record: &mut Record, indexes: &Indexes, (pool, now): (&PoolId, i64)) {
     let used_up = |limit: &u64| indexes.iter().any(|index| record.ran.get(&index) >= Some(limit));
     match terms.max_running_seconds.filter(used_up) {
         Some(limit) => {
             let message = format!("replica {indexes} ran for maxRunningSeconds ({limit} s)");
             doom(record, "DeadlineExceeded", message);
         }
-        None => record.evictions.other += 1,
+        None => evict(record, "LeaseExpired", pool, now),
     }
 }
 
@@ -260,7 +279,8 @@ fn end(
     (reason, at): (&str, i64),
 ) {
     let left = allocation.live();
-    let seconds = ran_seconds(lease, at);
+    // Members report their own times; nothing runs longer than its pods may.
+    let seconds = ran_seconds(lease, at).min(allocation.deadline_seconds);
     if !left.is_empty() {
         let group = Ended { reason: reason.into(), ..Ended::default() };
         settle(terms, record, (&group, &left), allocation, (seconds, at));
@@ -272,14 +292,23 @@ fn end(
         start: lease.start,
         end: at,
         reason: reason.into(),
-        gpu_seconds: seconds * terms.gpus * u64::from(allocation.indexes.len()),
+        gpu_seconds: seconds
+            .saturating_mul(terms.gpus)
+            .saturating_mul(u64::from(allocation.indexes.len())),
+        message: last_words(lease),
     });
     let excess = record.attempts.len().saturating_sub(ATTEMPTS_KEPT);
     record.attempts.drain(..excess);
 }
 
-/// Decides whether the job is over; it is only once nothing of it holds a lease.
-fn judge(terms: &Terms, record: &mut Record, now: i64) {
+/// What the member says of the last replicas that ended, if it says something.
+fn last_words(lease: &Lease) -> String {
+    lease.ended.last().map(|group| group.message.clone()).unwrap_or_default()
+}
+
+/// Decides whether the job is over; it is only once nothing of it `holds` a lease of a member that
+/// answers. What a silent member holds stays on record, and ends when it returns.
+fn judge(terms: &Terms, record: &mut Record, holds: bool, now: i64) {
     if record.completed.len() >= terms.completions {
         let message =
             format!("{} of {} replicas succeeded", record.completed.len(), terms.completions);
@@ -289,7 +318,7 @@ fn judge(terms: &Terms, record: &mut Record, now: i64) {
         let message = format!("{failures} failures of its pods, backoffLimit is {limit}");
         doom(record, "BackoffLimitExceeded", message);
     }
-    if record.verdict.is_some() && record.allocations.is_empty() && record.finished_at.is_none() {
+    if record.verdict.is_some() && !holds && record.finished_at.is_none() {
         record.finished_at = Some(now);
         record.requeue_at = None;
         record.ran.clear();
@@ -328,7 +357,7 @@ fn unanswered_too_long(record: &Record, lease: &Lease, now: i64) -> bool {
 
 /// The replicas that may run and hold no lease.
 fn wanted(terms: &Terms, record: &Record) -> Indexes {
-    if terms.stopped.is_some() || record.verdict.is_some() {
+    if terms.stopped.is_some() || terms.held || record.verdict.is_some() {
         return Indexes::default();
     }
     let live = record.live();

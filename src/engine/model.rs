@@ -289,6 +289,8 @@ pub enum Refusal {
     Refused,
     /// Its member has too many leases to answer.
     TooManyUnanswered,
+    /// GPUs are free, but beside them too little CPU or memory.
+    TooLittleCpuOrMemory,
     /// Too few free GPUs per node now.
     TooFewFreeGpus,
 }

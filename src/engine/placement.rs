@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 
 use super::fit::{self, Replica};
-use super::model::{Demand, Pool, PoolId, Refusal, Request, Shape, Snapshot};
+use super::model::{Demand, PodNeed, Pool, PoolId, Refusal, Request, Shape, Snapshot};
 use super::rules::{Ranked, lasting_refusal, possible};
 
 /// Leases of one member that may wait for its answer: more would only wait there instead of here.
@@ -169,7 +169,8 @@ pub fn place<'a>(
         let why = passing_refusal(demand, left, book.answers(*place));
         let fits = if why.is_none() { fitting(left, possible) } else { None };
         let Some(fits) = fits else {
-            *refusals.entry(why.unwrap_or(Refusal::TooFewFreeGpus)).or_default() += 1;
+            let why = why.unwrap_or_else(|| shortage(left, possible));
+            *refusals.entry(why).or_default() += 1;
             continue;
         };
         let score = score(left, possible, &fits, dealt.min(fits.room));
@@ -208,6 +209,19 @@ fn fitting<'a>(left: &Left, possible: &[Ranked<'a>]) -> Option<Fits<'a>> {
         }
     }
     best
+}
+
+/// What there is too little of: GPUs on single nodes, or CPU and memory beside them.
+fn shortage(left: &Left, possible: &[Ranked]) -> Refusal {
+    let by_gpus_alone = |ranked: &Ranked| {
+        let need = PodNeed { milli_cpu: 0, memory: 0, ..ranked.replica.need };
+        let replica = Replica { need, ..ranked.replica };
+        fit::room(&left.shapes, left.lendable, &replica) > 0
+    };
+    match possible.iter().any(by_gpus_alone) {
+        true => Refusal::TooLittleCpuOrMemory,
+        false => Refusal::TooFewFreeGpus,
+    }
 }
 
 /// How good it is to give `count` replicas to the pool.

@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::facts::Notes;
 use super::jobs::{self, Sight, Wait};
 use super::rounds::{Identity, Now, Pass, promise, stored};
-use super::state::{Bar, Notes, State, namespace_of};
+use super::state::{State, namespace_of};
 use super::work::{JobWork, LeaseWork, Work};
-use super::{leases, queues};
-use crate::api::convert::{self, Asked};
+use super::{bars, leases, queues};
+use crate::api::convert;
 use crate::api::gpulease::GpuLeaseStatus;
 use crate::api::reasons;
 use crate::engine::explain::{self, WaitReason};
-use crate::engine::lifecycle::{Allocation, Step};
-use crate::engine::model::{Epoch, Placement, PoolId, Refusal, Waiting};
+use crate::engine::lifecycle::{Allocation, Step, Terms};
+use crate::engine::model::{Epoch, Placement, Refusal, Waiting};
 
 /// A waiting job's message is rewritten at most this often while its reasons stay the same.
 const REWORDED_AFTER: Duration = Duration::from_mins(1);
@@ -30,7 +31,7 @@ pub(super) fn conclude(
     (placed, waiting): (Vec<Placement>, Option<&Waiting>),
     now: Now,
 ) -> Vec<Work> {
-    bar_refusals(state, &pass, now);
+    bars::lift(state, &pass);
     let mut work = JobWork::new(pass.id.clone(), pass.job.clone());
     let mut others = Vec::new();
     for step in &pass.advance.steps {
@@ -47,7 +48,8 @@ pub(super) fn conclude(
     }
     if let Ok(asked) = pass.asked.clone().as_ref() {
         for placement in placed {
-            let allocation = allocate(state, &mut pass, asked, placement, (identity, now));
+            let terms = convert::terms(&pass.job);
+            let allocation = allocate(state, &mut pass, &terms, placement, (identity, now));
             let lease = leases::build(&pass.job, &allocation, &identity.id);
             promise(state, &pass.id, asked, &allocation);
             pass.advance.record.allocations.push(allocation);
@@ -74,27 +76,10 @@ fn complete(pass: &Pass, epoch: Epoch, identity: &Identity) -> Option<LeaseWork>
     Some(LeaseWork::Complete(Box::new(leases::build(&pass.job, allocation, &identity.id))))
 }
 
-/// Remembers which pools refused, so that they are not asked again before they change.
-fn bar_refusals(state: &mut State, pass: &Pass, now: Now) {
-    for refused in &pass.advance.refused {
-        let key = state.leases_of.get(&pass.id).and_then(|leases| leases.get(&refused.epoch));
-        let lease = key.and_then(|key| state.leases.get(key));
-        let status = lease.and_then(|lease| lease.status.as_ref());
-        let serial = status.and_then(|status| status.serial).unwrap_or(0);
-        let notes = state.notes.entry(pass.id.clone()).or_default();
-        let times = notes.bars.get(&refused.pool).map_or(1, |bar| bar.times.saturating_add(1));
-        // The first refusal waits for a newer picture only; repeated ones also for time, so that
-        // a pool which refuses for another reason than its GPUs is not asked in a loop.
-        let delay = if times == 1 { 0 } else { 1 << times.min(6) };
-        let until = now.instant + Duration::from_secs(delay);
-        notes.bars.insert(refused.pool.clone(), Bar { serial, times, until });
-    }
-}
-
 fn allocate(
     state: &State,
     pass: &mut Pass,
-    asked: &Asked,
+    terms: &Terms,
     placement: Placement,
     (identity, now): (&Identity, Now),
 ) -> Allocation {
@@ -106,7 +91,7 @@ fn allocate(
     let longest = pool.map_or(1, |pool| pool.spec.offer.max_attempt_seconds);
     let longest = u64::try_from(longest).unwrap_or(1);
     let ran = placement.indexes.iter().filter_map(|index| record.ran.get(&index)).max();
-    let left = asked.terms.max_running_seconds.map(|limit| limit - limit.min(*ran.unwrap_or(&0)));
+    let left = terms.max_running_seconds.map(|limit| limit - limit.min(*ran.unwrap_or(&0)));
     Allocation {
         epoch: Epoch { incarnation: identity.incarnation, attempt },
         pool: placement.pool,
@@ -139,7 +124,12 @@ fn wait(state: &State, pass: &Pass, waiting: Option<&Waiting>, now: Now) -> Opti
             place(reasons::BACKING_OFF, message)
         }
         Waiting::NoPool { refusals } => {
-            let reason = WaitReason::of(refusals).as_str();
+            let refused = refusals.contains_key(&Refusal::Refused)
+                && refusals.keys().all(|why| !why.is_temporary() || *why == Refusal::Refused);
+            let reason = match refused {
+                true => reasons::MEMBER_REFUSED,
+                false => WaitReason::of(refusals).as_str(),
+            };
             let notes = state.notes.get(&pass.id);
             let same = notes.is_some_and(|notes| {
                 notes.refusals.iter().eq(refusals.keys())
@@ -151,7 +141,10 @@ fn wait(state: &State, pass: &Pass, waiting: Option<&Waiting>, now: Now) -> Opti
             });
             match placed.filter(|placed| same && placed.reason == reason) {
                 Some(placed) => place(reason, placed.message.clone()),
-                None => place(reason, explain::explain(refusals, &asked.request)),
+                None => {
+                    let said = if refused { last_refusal(notes) } else { String::new() };
+                    place(reason, explain::explain(refusals, asked) + &said)
+                }
             }
         }
         _ => None,
@@ -189,23 +182,15 @@ fn status(
 
 /// Notes what later passes need.
 fn note(state: &mut State, pass: &Pass, wait: Option<&Wait>, waiting: Option<&Waiting>, now: Now) {
-    let gpus = pass.asked.as_ref().as_ref().map_or(0, |asked| asked.terms.gpus);
-    let held = gpus * u64::from(pass.advance.record.live().len());
+    let held = convert::terms(&pass.job).gpus;
+    let held = held.saturating_mul(u64::from(pass.advance.record.live().len()));
     let notes: &mut Notes = state.notes.entry(pass.id.clone()).or_default();
-    if held < notes.held_gpus {
-        state.capacity_changed = true;
-    }
     notes.held_gpus = held;
-    notes.queue = pass.queue.clone().unwrap_or_default();
     notes.waits = wait.is_some() && pass.asked.is_ok();
     notes.finished = pass.advance.record.finished_at.is_some();
     if let Some(Waiting::NoPool { refusals }) = waiting {
         notes.refusals = refusals.keys().copied().collect();
     }
-    let live: BTreeSet<PoolId> =
-        pass.advance.record.allocations.iter().map(|held| held.pool.clone()).collect();
-    // A pool that accepted is no longer held to have refused.
-    notes.bars.retain(|pool, _| !live.contains(pool) || notes.waits);
     let bars = notes.bars.values().map(|bar| bar.until).filter(|until| *until > now.instant);
     let wakes = pass.advance.wake_at.map(|at| now.instant + until(at, now.wall));
     notes.due = bars.chain(wakes).min();
@@ -224,6 +209,14 @@ fn is_brief(waiting: Option<&Waiting>) -> bool {
     }
 }
 
+/// What a pool said when it refused, one of them.
+fn last_refusal(notes: Option<&Notes>) -> String {
+    let bars = notes.into_iter().flat_map(|notes| &notes.bars);
+    let mut said =
+        bars.map(|(pool, bar)| format!("; {}/{} said {}", pool.member, pool.pool, bar.said));
+    said.next_back().unwrap_or_default()
+}
+
 /// Writes the new status now or with the next change, and deletes a job whose time is over.
 fn schedule(
     state: &mut State,
@@ -235,7 +228,8 @@ fn schedule(
     let notes = state.notes.entry(pass.id.clone()).or_default();
     let old = pass.job.status.clone().unwrap_or_default();
     if new != old {
-        let first = pass.job.status.is_none() && brief;
+        // What is placed is on record before its lease exists, however briefly the rest waits.
+        let first = pass.job.status.is_none() && brief && new.allocations.is_empty();
         let seen = *notes.seen.get_or_insert(now.instant);
         let at = match notes.written {
             Some(at) => Some(at + jobs::patience(&old, &new)),

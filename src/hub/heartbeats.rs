@@ -20,6 +20,8 @@ pub(super) struct Silence {
     renewed: Option<Timestamp>,
     heard: Option<Instant>,
     before: Duration,
+    /// The one beat that was heard may be old: it was there when this process came.
+    found: bool,
 }
 
 impl Silence {
@@ -33,12 +35,20 @@ impl Silence {
         if renewed.is_none() || renewed == self.renewed {
             return false;
         }
-        let first = self.renewed.is_none();
-        let persisted = persisted.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
-        self.before = Duration::from_secs(if first { persisted } else { 0 });
+        self.found = self.renewed.is_none();
+        self.before = Duration::ZERO;
         self.renewed = renewed;
         self.heard = Some(now);
+        self.recall(persisted);
         true
+    }
+
+    /// Takes in what a former leader counted, which may be known only after the heartbeat is.
+    pub(super) fn recall(&mut self, persisted: Option<i64>) {
+        let persisted = persisted.and_then(|seconds| u64::try_from(seconds).ok());
+        if let Some(seconds) = persisted.filter(|_| self.found) {
+            self.before = Duration::from_secs(seconds);
+        }
     }
 
     /// Whether it was ever heard.
@@ -110,5 +120,17 @@ mod tests {
         assert!(silence.is_silent(start));
         silence.heard(beat(2), Some(60), start + Duration::from_secs(1));
         assert!(!silence.is_silent(start + Duration::from_secs(1)));
+        silence.recall(Some(60));
+        assert!(!silence.is_silent(start + Duration::from_secs(1)), "it was heard since");
+    }
+
+    #[test]
+    fn it_does_not_matter_whether_the_beat_or_the_count_is_known_first() {
+        let start = Instant::now();
+        let mut silence = Silence::default();
+        silence.heard(beat(1), None, start);
+        assert!(!silence.is_silent(start));
+        silence.recall(Some(60));
+        assert!(silence.is_silent(start));
     }
 }

@@ -79,7 +79,7 @@ fn live_counts(sight: &Sight<'_>) -> ReplicaCounts {
         let running = sight.leases.get(&allocation.epoch).map_or(0, |lease| {
             let all = lease.phase == Some(LeasePhase::Running);
             let pods = if sight.job.spec.size == 1 { lease.pods.ready } else { 0 };
-            if all { live } else { pods.min(live) }
+            if all { live } else { pods.clamp(0, live) }
         });
         counts.running += running;
         counts.starting += live - running;

@@ -8,7 +8,7 @@ use super::work::{LeaseWork, Work};
 use crate::api::digest::digest;
 use crate::api::gpulease::{GpuLease, GpuLeaseSpec, JobReference, LeasedGpu};
 use crate::api::{GpuJob, LABEL_JOB_UID, LABEL_LEASE, quantity, template};
-use crate::engine::lifecycle::{Allocation, Record, Step};
+use crate::engine::lifecycle::{Allocation, NOT_ACCEPTED, Record, Step};
 use crate::engine::model::{Epoch, JobId};
 
 /// Name of the lease of an attempt.
@@ -73,11 +73,20 @@ fn leased_gpu(job: &GpuJob, model: &str) -> LeasedGpu {
 pub(super) fn withdrawal(state: &State, id: &JobId, step: &Step) -> Option<LeaseWork> {
     let (epoch, reason, unanswered_only) = match step {
         Step::Withdraw(epoch, reason) => (epoch, *reason, false),
-        Step::WithdrawUnanswered(epoch) => (epoch, "NotAccepted", true),
+        Step::WithdrawUnanswered(epoch) => (epoch, NOT_ACCEPTED, true),
         Step::Create(_) | Step::Remove(_) | Step::Refresh => return None,
     };
     let lease = state.leases.get(state.leases_of.get(id)?.get(epoch)?)?.clone();
     Some(LeaseWork::Withdraw { lease: Box::new(lease), reason, unanswered_only })
+}
+
+/// Looks up the job that leases of it name; `None` if there are none.
+pub(super) fn look_up_job(state: &mut State, id: &JobId) -> Option<Work> {
+    let key = state.leases_of.get(id)?.values().next()?;
+    let job = &state.leases.get(key)?.spec.job;
+    let key = (job.namespace.clone(), job.name.clone());
+    state.absent.insert(id.clone(), false);
+    Some(Work::LookUpJob(key, id.clone()))
 }
 
 /// The removal of a lease, unless it is under way.

@@ -1,4 +1,4 @@
-//! Members: joined, ready, silent, leaving. Decides purely; `carry_out` writes.
+//! Members: joined, ready, silent, leaving: `decide` is pure, the `Hand` below writes.
 
 use std::time::Instant;
 
@@ -8,9 +8,10 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use tracing::info;
 
+use super::facts::Answer;
 use super::jobs::claim;
 use super::revoke;
-use super::state::{Answer, State, namespace_of};
+use super::state::{State, namespace_of};
 use super::work::{Hand, delay};
 use crate::api::conditions::{self, Claim};
 use crate::api::gpulease::LeasePhase;
@@ -161,7 +162,8 @@ fn status(
         |pool: &crate::api::GpuPool| pool.status.as_ref().map_or(0, |status| status.gpus.offered);
     status.observed_generation = member.metadata.generation;
     status.pools = i64::try_from(pools.len()).unwrap_or(i64::MAX);
-    status.gpus = pools.iter().map(|(_, pool)| offered(pool)).sum();
+    let offers = pools.iter().map(|(_, pool)| offered(pool));
+    status.gpus = offers.fold(0, i64::saturating_add);
     status.silent_seconds = silence.and_then(|silence| silence.persisted(now));
     let join = state.joins.get(&(namespace.clone(), JOIN_REQUEST.to_owned()));
     let version = pools

@@ -25,10 +25,13 @@ use crate::cluster::watch::feed;
 use crate::cluster::{Error, within};
 use crate::{http, metrics};
 
+mod bars;
 mod conclude;
+mod facts;
 mod heartbeats;
 mod jobs;
 mod leases;
+mod lookups;
 mod members;
 mod observe;
 mod queues;
@@ -36,11 +39,14 @@ mod revoke;
 mod rounds;
 mod snapshot;
 mod state;
+#[cfg(test)]
+mod tests;
 mod words;
 mod work;
 
+use facts::{Answer, Event};
 use rounds::{Identity, Now};
-use state::{Answer, Event, State};
+use state::State;
 use work::{Hand, Work};
 
 /// Writes under way at once: enough to keep an API server busy, not enough to drown it.
@@ -48,7 +54,7 @@ const WRITES: usize = 64;
 /// Events that come within this time of one another are decided on together.
 const COALESCED: Duration = Duration::from_millis(5);
 /// Removals gather for this long, or until there are [`REMOVED_AT_ONCE`].
-const GATHERED: Duration = Duration::from_secs(1);
+const GATHERED: Duration = Duration::from_secs(2);
 /// Most leases that one request removes: their names must fit into its address.
 const REMOVED_AT_ONCE: usize = 50;
 /// The status of a queue is written at most this often.
@@ -234,7 +240,7 @@ impl Loop {
                 working = true;
                 self.begin();
             }
-            self.pass();
+            self.pass(Now { instant: Instant::now(), wall: Timestamp::now() });
         }
     }
 
@@ -256,7 +262,9 @@ impl Loop {
             "hub works"
         );
         self.metrics.leads.set(1);
+        self.state.recall_silence();
         rounds::recall_promises(&mut self.state);
+        self.state.recall_silence();
         let names = self.state.members.iter().map(|(_, member)| member.name_any());
         let names: Vec<_> = names.collect();
         self.state.dirty_members.extend(names);
@@ -266,8 +274,7 @@ impl Loop {
     }
 
     /// Decides everything that can be decided, and starts the writes.
-    fn pass(&mut self) {
-        let now = Now { instant: Instant::now(), wall: Timestamp::now() };
+    fn pass(&mut self, now: Now) {
         let timer = self.metrics.round_seconds.start_timer();
         let work = rounds::decide(&mut self.state, &self.identity, now);
         timer.observe_duration();
@@ -352,7 +359,13 @@ impl Loop {
         let members = self.state.silence.values().filter_map(|silence| silence.next_look(now));
         let failed = self.state.due_members.values().copied();
         let removals = self.removals.values().map(|(since, _)| *since + GATHERED);
-        let all = jobs.chain(members).chain(failed).chain(removals).chain([self.queues_at, far]);
+        let later = self.state.later.values().copied();
+        let all = jobs
+            .chain(later)
+            .chain(members)
+            .chain(failed)
+            .chain(removals)
+            .chain([self.queues_at, far]);
         all.min().unwrap_or(far).max(now)
     }
 }

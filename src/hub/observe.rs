@@ -85,6 +85,10 @@ pub(super) fn state(metrics: &Hub, state: &State, now: Instant) {
             metrics.pool_gpus.with_label_values(&[member.as_str(), name, which]).set(count);
         }
     }
+    let promised = state.promises.values().map(|promise| {
+        i64::from(promise.need.gpus) * i64::from(promise.size) * i64::from(promise.replicas)
+    });
+    metrics.promised_gpus.set(promised.sum());
     metrics.heartbeat_age_seconds.reset();
     for (member, silence) in &state.silence {
         let age = silence.lasts(now).and_then(|age| i64::try_from(age.as_secs()).ok());

@@ -3,20 +3,21 @@
 //! Invariant: capacity is given out here and nowhere else, one pass at a time, counting what is
 //! promised but not yet seen. A job with writes under way is left alone until they are answered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::state::{Bar, Promise, Read, State};
+use super::facts::{Bar, Promise, Read};
+use super::state::State;
 use super::work::Work;
-use super::{conclude, leases, queues, snapshot};
-use crate::api::convert::{self, Asked};
+use super::{bars, conclude, leases, queues, snapshot};
+use crate::api::convert;
 use crate::api::{GpuJob, reasons};
-use crate::engine::lifecycle::{self, Advance, Allocation, Step};
-use crate::engine::model::{Demand, Epoch, JobId, Placement, Plan};
+use crate::engine::lifecycle::{self, Advance, Allocation, Standing, Step};
+use crate::engine::model::{Demand, Epoch, JobId, Placement, Plan, Request};
 use crate::engine::round;
 
 /// Who this hub is.
@@ -58,6 +59,10 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
     }
     let mut work = Vec::new();
     let passes = passes(state, now, &mut work);
+    for pass in &passes {
+        bars::note(state, pass, now);
+        note_held(state, pass);
+    }
     let demands: Vec<Demand> = passes.iter().filter_map(|pass| demand(state, pass, now)).collect();
     let plan = match demands.is_empty() {
         true => Plan::default(),
@@ -79,6 +84,8 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
 fn passes(state: &mut State, now: Now, work: &mut Vec<Work>) -> Vec<Pass> {
     let mut looked = std::mem::take(&mut state.dirty);
     let waiting_too = std::mem::take(&mut state.capacity_changed);
+    let ripe = state.later.extract_if(.., |_, at| *at <= now.instant);
+    looked.extend(ripe.map(|(id, _)| id));
     for (id, notes) in &state.notes {
         let due = notes.due.is_some_and(|due| due <= now.instant);
         if due || (waiting_too && notes.waits) {
@@ -87,7 +94,8 @@ fn passes(state: &mut State, now: Now, work: &mut Vec<Work>) -> Vec<Pass> {
     }
     let mut passes = Vec::new();
     for id in looked {
-        let Some(job) = state.keys.get(&id).and_then(|key| state.jobs.get(key)).cloned() else {
+        let held = state.keys.get(&id).and_then(|key| state.jobs.get(key));
+        let Some(job) = held.filter(|job| job.uid().as_deref() == Some(&id.0)).cloned() else {
             work.extend(retire(state, &id));
             continue;
         };
@@ -98,10 +106,16 @@ fn passes(state: &mut State, now: Now, work: &mut Vec<Work>) -> Vec<Pass> {
     passes
 }
 
-/// Ends the leases of a job that is gone; those of members that left went with them.
+/// Ends the leases of a job that is gone; those of members that left went with them. A job that is
+/// merely not listed is looked up first: watches do not tell of jobs before they tell of leases.
 fn retire(state: &mut State, id: &JobId) -> Vec<Work> {
     if state.retiring.contains(id) {
         return Vec::new();
+    }
+    match state.absent.get(id) {
+        Some(true) => {}
+        Some(false) => return Vec::new(),
+        None => return leases::look_up_job(state, id).into_iter().collect(),
     }
     let steps = lifecycle::retire(&seen_leases(state, id));
     let removed = steps.iter().filter_map(|step| match step {
@@ -130,31 +144,22 @@ fn pass(state: &mut State, id: JobId, job: GpuJob, now: Now, work: &mut Vec<Work
     let found = queues::of(state, &job);
     let drains = found.as_ref().is_ok_and(|queue| queues::drains(queue));
     let queue = found.map(ResourceExt::name_any);
-    let mut terms = match asked.as_ref() {
-        Ok(asked) => asked.terms.clone(),
-        Err(_) => lifecycle::Terms {
-            completions: u32::MAX,
-            backoff_limit: u32::MAX,
-            ..lifecycle::Terms::default()
-        },
-    };
+    let mut terms = convert::terms(&job);
     let ended = [
         (job.metadata.deletion_timestamp.is_some(), "JobDeleted"),
         (job.spec.suspend, reasons::SUSPENDED),
         (drains, "QueueDrained"),
-        (asked.is_err(), reasons::MISCONFIGURED),
     ];
     terms.stopped = ended.into_iter().find(|(ends, _)| *ends).map(|(_, reason)| reason);
+    // What is wrong now may have been right when it was placed: what runs goes on.
+    terms.held = asked.is_err();
     let record = stored(&job);
-    let lost: BTreeSet<&str> = record
-        .allocations
-        .iter()
-        .map(|allocation| allocation.pool.member.as_str())
-        .filter(|member| is_lost(state, member, now, work))
-        .collect();
+    let members = record.allocations.iter().map(|allocation| allocation.pool.member.as_str());
+    let standings: BTreeMap<&str, Standing> =
+        members.map(|member| (member, standing(state, member, now, work))).collect();
     let leases = seen_leases(state, &id);
-    let is_lost = |member: &str| lost.contains(member);
-    let advance = lifecycle::advance(&terms, &record, &leases, is_lost, now.wall.as_millisecond());
+    let standing = |member: &str| standings.get(member).copied().unwrap_or(Standing::Live);
+    let advance = lifecycle::advance(&terms, &record, &leases, standing, now.wall.as_millisecond());
     Pass { id, job, asked, queue, advance }
 }
 
@@ -178,23 +183,35 @@ fn asked(state: &mut State, id: &JobId, job: &GpuJob) -> Read {
     asked
 }
 
-/// Whether a member is gone for ever: its deletion is ordered and it is silent, or it is known not
-/// to exist. A member that is merely not listed is looked up first.
-fn is_lost(state: &mut State, member: &str, now: Now, work: &mut Vec<Work>) -> bool {
+/// How a member is. It is gone for ever if its deletion is ordered and it is silent, or if it is
+/// known not to exist; one that is merely not listed is looked up first.
+fn standing(state: &mut State, member: &str, now: Now, work: &mut Vec<Work>) -> Standing {
+    let silence = state.silence.get(member);
+    let silent = silence.is_none_or(|silence| silence.is_silent(now.instant));
     match state.members.get(&(String::new(), member.to_owned())) {
-        Some(cluster) => {
-            let silence = state.silence.get(member);
-            let silent = silence.is_none_or(|silence| silence.is_silent(now.instant));
-            cluster.metadata.deletion_timestamp.is_some() && silent
-        }
+        Some(cluster) => match (silent, cluster.metadata.deletion_timestamp.is_some()) {
+            (true, true) => Standing::Lost,
+            (true, false) => Standing::Silent,
+            (false, _) => Standing::Live,
+        },
+        None if state.missing.get(member) == Some(&true) => Standing::Lost,
         None => {
-            if !state.missing.contains_key(member) {
-                state.missing.insert(member.to_owned(), false);
+            if state.missing.insert(member.to_owned(), false).is_none() {
                 work.push(Work::LookUpMember(member.to_owned()));
             }
-            state.missing.get(member) == Some(&true)
+            Standing::Silent
         }
     }
+}
+
+/// Notes what the job holds, before anything is given out: quotas count from the record.
+fn note_held(state: &mut State, pass: &Pass) {
+    let gpus = convert::terms(&pass.job).gpus;
+    let held = gpus.saturating_mul(u64::from(pass.advance.record.live().len()));
+    let notes = state.notes.entry(pass.id.clone()).or_default();
+    state.capacity_changed |= held < notes.held_gpus;
+    notes.held_gpus = held;
+    notes.queue = pass.queue.clone().unwrap_or_default();
 }
 
 /// What the job wants placed now.
@@ -213,7 +230,7 @@ fn demand(state: &State, pass: &Pass, now: Now) -> Option<Demand> {
         priority: priority(state, &pass.job),
         queued_at: created,
         wanted: pass.advance.wanted.clone(),
-        request: asked.request.clone(),
+        request: asked.clone(),
         barred: bars.map(|(pool, bar)| (pool.clone(), serial(bar))).collect(),
         not_before: pass.advance.record.requeue_at,
     })
@@ -256,12 +273,12 @@ pub(super) fn stored(job: &GpuJob) -> lifecycle::Record {
 }
 
 /// Notes GPUs as promised.
-pub(super) fn promise(state: &mut State, id: &JobId, asked: &Asked, allocation: &Allocation) {
+pub(super) fn promise(state: &mut State, id: &JobId, asked: &Request, allocation: &Allocation) {
     let promise = Promise {
         pool: allocation.pool.clone(),
         model: allocation.model.clone(),
-        need: asked.request.need,
-        size: asked.request.size,
+        need: asked.need,
+        size: asked.size,
         replicas: allocation.indexes.len(),
         serial: None,
     };

@@ -6,8 +6,9 @@ use std::time::Instant;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::facts::Promise;
 use super::queues;
-use super::state::{Promise, State, member_in};
+use super::state::{State, member_in};
 use crate::api::convert;
 use crate::api::gpuqueue::StopPolicy;
 use crate::api::{GpuQueue, MemberCluster, conditions, reasons};

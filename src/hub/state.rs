@@ -4,7 +4,6 @@
 //! may forget.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease as Heartbeat;
@@ -12,125 +11,15 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::ResourceExt;
 
-use crate::api::convert::Asked;
-use crate::api::{GpuJob, GpuLease, GpuPool, GpuQueue, JoinRequest, LABEL_JOB_UID, MemberCluster};
+use crate::api::{
+    GpuJob, GpuLease, GpuPool, GpuQueue, HEARTBEAT_LEASE, JoinRequest, LABEL_JOB_UID, MemberCluster,
+};
 use crate::cluster::Seen;
 use crate::cluster::cache::{Cache, Change, Key};
-use crate::engine::model::{Epoch, JobId, PodNeed, PoolId, Refusal};
+use crate::engine::model::{Epoch, JobId};
 
+use super::facts::{Answer, Event, Notes, Promise};
 use super::heartbeats::Silence;
-
-/// What a watch or a finished write tells the loop.
-#[derive(Debug)]
-pub(super) enum Event {
-    /// A job.
-    Job(Seen<GpuJob>),
-    /// A lease.
-    Lease(Seen<GpuLease>),
-    /// A pool's copy.
-    Pool(Seen<GpuPool>),
-    /// A member.
-    Member(Seen<MemberCluster>),
-    /// A member's heartbeat.
-    Heartbeat(Seen<Heartbeat>),
-    /// A queue.
-    Queue(Seen<GpuQueue>),
-    /// A namespace.
-    Namespace(Seen<Namespace>),
-    /// A priority class.
-    Priority(Seen<PriorityClass>),
-    /// A request to join.
-    Join(Seen<JoinRequest>),
-    /// What came of a write.
-    Answer(Answer),
-}
-
-/// What came of a write of ours.
-#[derive(Debug)]
-pub(super) enum Answer {
-    /// The job, as the server has it now.
-    Job(Box<GpuJob>),
-    /// The job is gone.
-    JobGone(Key, JobId),
-    /// The lease, as the server has it now.
-    Lease(Box<GpuLease>),
-    /// The lease is gone.
-    LeaseGone(Key),
-    /// All writes for a job are done; if some failed, it is looked at again after this time.
-    JobDone(JobId, Option<Duration>),
-    /// The member, as the server has it now.
-    Member(Box<MemberCluster>),
-    /// All writes for a member are done; as for jobs.
-    MemberDone(String, Option<Duration>),
-    /// Whether a member that was not among those listed exists.
-    MemberExists(String, bool),
-    /// It could not be found out: look again when it matters.
-    MemberUnknown(String),
-    /// The writes to leases of this job, which is gone, are done.
-    Retired(JobId),
-    /// The queue, as the server has it now.
-    Queue(Box<GpuQueue>),
-    /// Leases of a namespace were removed, or not.
-    Removed(String, Vec<String>, bool),
-}
-
-/// What a job asks, or all that is wrong with it.
-pub(super) type Read = Arc<Result<Asked, Vec<String>>>;
-
-/// What the loop remembers of a job between passes.
-#[derive(Debug, Default)]
-pub(super) struct Notes {
-    /// Writes for it are under way.
-    pub(super) busy: bool,
-    /// When it was first looked at.
-    pub(super) seen: Option<Instant>,
-    /// When its status was last written.
-    pub(super) written: Option<Instant>,
-    /// When to look again.
-    pub(super) due: Option<Instant>,
-    /// Pools that refused it.
-    pub(super) bars: BTreeMap<PoolId, Bar>,
-    /// Refusals in the last message.
-    pub(super) refusals: BTreeSet<Refusal>,
-    /// Queue that it waits in.
-    pub(super) queue: String,
-    /// GPUs that it holds.
-    pub(super) held_gpus: u64,
-    /// Whether some of it waits for GPUs or quota.
-    pub(super) waits: bool,
-    /// Whether it is over.
-    pub(super) finished: bool,
-    /// What it asks, by generation, so that a template is read once.
-    pub(super) asked: Option<(i64, Read)>,
-}
-
-/// A pool that refused a job.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bar {
-    /// Serial of the member's books at the refusal.
-    pub(super) serial: i64,
-    /// Refusals in a row.
-    pub(super) times: u32,
-    /// Not asked again before.
-    pub(super) until: Instant,
-}
-
-/// GPUs that are promised, and perhaps not in their pool's picture yet.
-#[derive(Clone, Debug)]
-pub(super) struct Promise {
-    /// Where.
-    pub(super) pool: PoolId,
-    /// On which model.
-    pub(super) model: String,
-    /// What each pod needs.
-    pub(super) need: PodNeed,
-    /// Pods of each replica.
-    pub(super) size: u32,
-    /// Replicas.
-    pub(super) replicas: u32,
-    /// Serial of the member's books that includes it.
-    pub(super) serial: Option<i64>,
-}
 
 /// All that the hub knows.
 #[derive(Debug, Default)]
@@ -165,6 +54,8 @@ pub(super) struct State {
     pub(super) silence: BTreeMap<String, Silence>,
     /// Members that are looked up, or known to be gone (`true`).
     pub(super) missing: BTreeMap<String, bool>,
+    /// Jobs of leases that are looked up, or known to be gone (`true`).
+    pub(super) absent: BTreeMap<JobId, bool>,
     /// Members with writes under way.
     pub(super) busy_members: BTreeSet<String>,
     /// When to look at members again whose writes failed.
@@ -175,6 +66,8 @@ pub(super) struct State {
     pub(super) dirty_members: BTreeSet<String>,
     /// Leases that are being removed.
     pub(super) removing: BTreeSet<Key>,
+    /// Jobs, gone ones included, to be looked at again after a failure.
+    pub(super) later: BTreeMap<JobId, Instant>,
     /// Jobs that are gone, with writes to their leases under way.
     pub(super) retiring: BTreeSet<JobId>,
     /// Whether capacity may have grown since the last round.
@@ -182,7 +75,7 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Whether everything was listed once.
+    /// What has not been listed yet.
     #[must_use]
     pub(super) fn closed_gates(&self) -> Vec<&'static str> {
         let gates = [
@@ -215,8 +108,8 @@ impl State {
                 }
             }
             Event::Pool(seen) => {
-                self.capacity_changed = true;
                 for change in self.pools.apply(seen) {
+                    self.capacity_changed = true;
                     let namespace = match change {
                         Change::Set(key) => key.0,
                         Change::Removed(pool) => pool.namespace().unwrap_or_default(),
@@ -292,15 +185,23 @@ impl State {
                     self.everything_if(true);
                 }
             }
-            Answer::MemberUnknown(name) => {
+            Answer::JobFound(id, job) => self.job_found(id, job.map(|job| *job)),
+            Answer::JobUnknown(id, again) => {
+                self.absent.remove(&id);
+                self.look(id, Some(again), now);
+            }
+            // Whoever asked looks again, and then it is looked up again.
+            Answer::MemberUnknown(name, again) => {
                 self.missing.remove(&name);
-                self.everything_if(true);
+                self.later.extend(self.keys.keys().map(|id| (id.clone(), now + again)));
             }
-            Answer::Retired(id) => {
+            Answer::Retired(id, again) => {
                 self.retiring.remove(&id);
-                self.dirty.insert(id);
+                self.look(id, again, now);
             }
-            Answer::Removed(namespace, names, done) => self.removed(&namespace, names, done),
+            Answer::Removed(namespace, names, again) => {
+                self.removed(&namespace, names, (again, now));
+            }
         }
     }
 
@@ -309,6 +210,19 @@ impl State {
         if let Some(job) = held.cloned().and_then(|job| self.jobs.remove(&job)) {
             self.job_changed(Change::Removed(job));
         }
+    }
+
+    fn job_found(&mut self, id: JobId, job: Option<GpuJob>) {
+        match job {
+            Some(job) => {
+                self.absent.remove(&id);
+                if let Some(key) = self.jobs.insert(job) {
+                    self.job_changed(Change::Set(key));
+                }
+            }
+            None => drop(self.absent.insert(id.clone(), true)),
+        }
+        self.dirty.insert(id);
     }
 
     fn lease_gone(&mut self, key: &Key) {
@@ -328,14 +242,28 @@ impl State {
         }
     }
 
-    fn removed(&mut self, namespace: &str, names: Vec<String>, done: bool) {
+    fn removed(
+        &mut self,
+        namespace: &str,
+        names: Vec<String>,
+        (again, now): (Option<Duration>, Instant),
+    ) {
         for name in names {
             let key = (namespace.to_owned(), name);
             self.removing.remove(&key);
-            match done {
-                true => self.lease_gone(&key),
-                false => self.dirty.extend(self.leases.get(&key).map(job_of)),
+            match (again, self.leases.get(&key).map(job_of)) {
+                (Some(_), Some(id)) => self.look(id, again, now),
+                (Some(_), None) => {}
+                (None, _) => self.lease_gone(&key),
             }
+        }
+    }
+
+    /// Looks at a job now, or after some time.
+    fn look(&mut self, id: JobId, again: Option<Duration>, now: Instant) {
+        match again {
+            None => drop(self.dirty.insert(id)),
+            Some(delay) => drop(self.later.insert(id, now + delay)),
         }
     }
 
@@ -344,6 +272,7 @@ impl State {
             Change::Set(key) => {
                 let id = self.jobs.get(&key).and_then(ResourceExt::uid).map(JobId);
                 if let Some(id) = id {
+                    self.absent.remove(&id);
                     self.keys.insert(id.clone(), key);
                     self.dirty.insert(id);
                 }
@@ -352,6 +281,9 @@ impl State {
                 let id = JobId(job.uid().unwrap_or_default());
                 self.keys.remove(&id);
                 self.notes.remove(&id);
+                if self.leases_of.contains_key(&id) {
+                    self.absent.insert(id.clone(), true);
+                }
                 self.dirty.insert(id);
             }
         }
@@ -375,6 +307,7 @@ impl State {
         }
         if leases.is_empty() {
             self.leases_of.remove(&id);
+            self.absent.remove(&id);
         }
         self.dirty.insert(id);
     }
@@ -395,7 +328,10 @@ impl State {
         for change in self.heartbeats.apply(seen) {
             let Change::Set(key) = change else { continue };
             let Some(beat) = self.heartbeats.get(&key) else { continue };
-            let Some(name) = beat.labels().get(crate::api::LABEL_MEMBER).cloned() else { continue };
+            // Its namespace says whose it is; labels are the member's to write.
+            let Some(name) = member_in(&key.0).filter(|_| key.1 == HEARTBEAT_LEASE) else {
+                continue;
+            };
             let persisted = self
                 .members
                 .get(&(String::new(), name.clone()))
@@ -407,6 +343,15 @@ impl State {
                 self.dirty_members.insert(name);
                 self.everything_if(true);
             }
+        }
+    }
+
+    /// Carries on the silence that a former leader counted, now that members are known.
+    pub(super) fn recall_silence(&mut self) {
+        for (name, silence) in &mut self.silence {
+            let member = self.members.get(&(String::new(), name.clone()));
+            let status = member.and_then(|member| member.status.as_ref());
+            silence.recall(status.and_then(|status| status.silent_seconds));
         }
     }
 

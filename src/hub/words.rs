@@ -89,12 +89,20 @@ fn pods_ready<'a>(sight: &'a Sight<'_>, status: &GpuJobStatus) -> Claim<'a> {
         return claim(reasons::PODS_READY, false, reasons::FINISHED, "");
     }
     let ready = counts.starting == 0 && counts.running > 0;
+    if let Some(last) = last_eviction(sight).filter(|last| !ready && is_about_pods(&last.reason)) {
+        return claim(reasons::PODS_READY, false, &last.reason, last.message.as_str());
+    }
     claim(
         reasons::PODS_READY,
         ready,
         reasons::WAITING_FOR_PODS_READY,
         if ready { String::new() } else { message },
     )
+}
+
+/// Whether an attempt ended because its pods could not run.
+fn is_about_pods(reason: &str) -> bool {
+    matches!(reason, "ImagePullFailed" | "ImageNeedsRoot" | "PodsReadyTimeout")
 }
 
 /// The last attempt, if it ended before its end.
@@ -116,6 +124,10 @@ fn evicted<'a>(sight: &'a Sight<'_>, status: &GpuJobStatus) -> Vec<Claim<'a>> {
         "attempt {}.{} on {}/{} ended: {}",
         epoch.incarnation, epoch.attempt, pool.member, pool.pool, last.reason
     );
+    let message = match last.message.as_str() {
+        "" => message,
+        said => format!("{message} ({said})"),
+    };
     let mut event = claim(reasons::EVICTED, true, "", message);
     event.reason = &last.reason;
     if runs {

@@ -11,8 +11,8 @@ use serde_json::json;
 use tokio::sync::mpsc::Sender;
 use tracing::{debug, warn};
 
-use super::state::{Answer, Event};
-use crate::api::{GpuJob, GpuJobStatus, GpuLease, LABEL_LEASE, MemberCluster};
+use super::facts::{Answer, Event};
+use crate::api::{GpuJob, GpuJobStatus, GpuLease, LABEL_LEASE};
 use crate::cluster::cache::{Key, key};
 use crate::cluster::{Error, Outcome, apply, chain, within};
 use crate::engine::model::JobId;
@@ -31,6 +31,8 @@ pub(super) enum Work {
     Remove(Key),
     /// Whether a member exists that was not listed.
     LookUpMember(String),
+    /// Whether a job exists that was not listed.
+    LookUpJob(Key, JobId),
 }
 
 /// Writes for one job, in order.
@@ -109,12 +111,12 @@ impl Hand {
                 self.tell(Answer::JobDone(id, again)).await;
             }
             Work::Leases(id, work) => {
-                if let Err(error) = self.all_leases(work).await {
-                    tokio::time::sleep(delay(&error, "write lease")).await;
-                }
-                self.tell(Answer::Retired(id)).await;
+                let failed = self.all_leases(work).await.err();
+                let again = failed.map(|error| delay(&error, "write lease"));
+                self.tell(Answer::Retired(id, again)).await;
             }
             Work::LookUpMember(name) => self.look_up_member(name).await,
+            Work::LookUpJob(key, id) => self.look_up_job(key, id).await,
             // Removals are gathered by the loop, see `removals`.
             Work::Remove(_) => {}
         }
@@ -131,6 +133,10 @@ impl Hand {
                 // Decided on an old version: decide again.
                 self.tell(Answer::Job(Box::new(fresh))).await;
                 return Ok(());
+            }
+            if work.look {
+                let reason = "a lease is newer than all the job has on record".to_owned();
+                return Err(Error::Unfit { reason });
             }
         }
         if let Some(status) = &work.status {
@@ -260,17 +266,6 @@ impl Hand {
         Api::namespaced(self.client.clone(), &lease.namespace().unwrap_or_default())
     }
 
-    async fn look_up_member(&self, name: String) {
-        let api: Api<MemberCluster> = Api::all(self.client.clone());
-        match within("look up member", api.get_opt(&name)).await {
-            Ok(found) => self.tell(Answer::MemberExists(name, found.is_some())).await,
-            Err(error) => {
-                tokio::time::sleep(delay(&error, "look up member")).await;
-                self.tell(Answer::MemberUnknown(name)).await;
-            }
-        }
-    }
-
     /// Removes leases of one namespace with one request; they are over and on record.
     pub(super) async fn remove(&self, namespace: String, names: Vec<String>) {
         let api: Api<GpuLease> = Api::namespaced(self.client.clone(), &namespace);
@@ -282,15 +277,11 @@ impl Hand {
             let params = DeleteParams::default();
             within("remove leases", api.delete_collection(&params, &list)).await.map(drop)
         };
-        let done = match result {
-            Ok(()) => true,
-            Err(error) if error.outcome() == Outcome::Gone => true,
-            Err(error) => {
-                tokio::time::sleep(delay(&error, "remove leases")).await;
-                false
-            }
+        let again = match result {
+            Err(error) if error.outcome() != Outcome::Gone => Some(delay(&error, "remove leases")),
+            _ => None,
         };
-        self.tell(Answer::Removed(namespace, names, done)).await;
+        self.tell(Answer::Removed(namespace, names, again)).await;
     }
 }
 

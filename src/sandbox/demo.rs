@@ -225,7 +225,8 @@ fn sum_up(jobs: &[GpuJob], moved: Option<&str>) -> Verdict {
             say(format!("{name}: {shortfall}"));
             verdict = Verdict::Unexpected;
         }
-        let conditions = job.status.iter().flat_map(|status| &status.conditions);
+        let waiting = job.status.iter().filter(|status| status.completion_time.is_none());
+        let conditions = waiting.flat_map(|status| &status.conditions);
         for found in conditions.filter(|found| found.reason == expected(job)) {
             say(format!("{name} waits, and says why: {}: {}", found.reason, found.message));
         }

@@ -38,11 +38,18 @@ impl Gate {
     }
 }
 
-impl Drop for Gate {
-    fn drop(&mut self) {
+impl Gate {
+    /// Ends it, so that it misses no API server that is about to stop.
+    pub(super) fn close(&self) {
         for task in &self.tasks {
             task.abort();
         }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

@@ -36,7 +36,7 @@ pub struct Member {
     pub agent: Option<Service>,
     /// What it was started from.
     pub settings: MemberSettings,
-    _gate: Gate,
+    gate: Gate,
 }
 
 impl Member {
@@ -71,7 +71,7 @@ impl Member {
             // Ready with no hub to talk to: it waits for its owner's grant.
             site.timeline.step(&format!("{name}: agent ready"), agent.ready()).await?;
         }
-        Ok(Self { cluster, agent, settings: member.clone(), _gate: gate })
+        Ok(Self { cluster, agent, settings: member.clone(), gate })
     }
 
     async fn install(settings: &Settings, cluster: &ControlPlane) -> Result<(), Error> {
@@ -101,6 +101,7 @@ impl Member {
     }
 
     pub(super) async fn stop(&self) -> Result<(), Error> {
+        self.gate.close();
         let ended = match &self.agent {
             Some(agent) => agent.process.terminate(PATIENCE).await,
             None => Ok(()),

@@ -74,6 +74,7 @@ fn read_attempt(attempt: &Attempt) -> lifecycle::Attempt {
         end: millis(&attempt.end),
         reason: attempt.reason.clone(),
         gpu_seconds: u64::try_from(attempt.gpu_seconds).unwrap_or(0),
+        message: attempt.message.clone(),
     }
 }
 
@@ -133,6 +134,7 @@ fn write_attempt(attempt: &lifecycle::Attempt) -> Attempt {
         end: time(attempt.end),
         reason: attempt.reason.clone(),
         gpu_seconds: i64::try_from(attempt.gpu_seconds).unwrap_or(i64::MAX),
+        message: attempt.message.clone(),
     }
 }
 
@@ -179,6 +181,7 @@ mod tests {
                 end: 9_000,
                 reason: "OwnerReclaimed".into(),
                 gpu_seconds: 28,
+                message: "preempted".into(),
             }],
             evictions: lifecycle::Evictions { owner_reclaimed: 1, cluster_lost: 2, other: 3 },
             ran: BTreeMap::from([(0, 10), (1, 10), (2, 4)]),

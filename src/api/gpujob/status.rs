@@ -155,6 +155,9 @@ pub struct Attempt {
     /// GPUs times seconds from start to end.
     #[serde(default)]
     pub gpu_seconds: i64,
+    /// What the member said of it, if it said something.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
 }
 
 /// Attempts that ended before their end, by cause.

@@ -53,7 +53,15 @@ fn the_reason_is_what_all_pools_share() {
     assert_eq!(reason(&[OutsideResidency]), "ResidencyUnsatisfied");
     assert_eq!(reason(&[OutsideResidency, NoMatchingModel]), "NoPoolFits");
     assert_eq!(reason(&[NeverFits]), "NoPoolFits");
-    for passing in [Cordoned, Silent, NotReady, Refused, TooManyUnanswered, TooFewFreeGpus] {
+    for passing in [
+        Cordoned,
+        Silent,
+        NotReady,
+        Refused,
+        TooManyUnanswered,
+        TooLittleCpuOrMemory,
+        TooFewFreeGpus,
+    ] {
         assert_eq!(reason(&[NotInAffinity, passing]), "WaitingForCapacity");
     }
 }

@@ -22,6 +22,8 @@ pub struct Terms {
     pub max_running_seconds: Option<u64>,
     /// Why nothing of it may run now, if so: the reason of the withdrawals.
     pub stopped: Option<&'static str>,
+    /// True: nothing new is placed; what runs goes on.
+    pub held: bool,
 }
 
 /// What a failure means.
@@ -99,6 +101,8 @@ pub struct Attempt {
     pub reason: String,
     /// GPUs times seconds.
     pub gpu_seconds: u64,
+    /// What the member said of it; may be empty.
+    pub message: String,
 }
 
 /// Attempts that ended before their end, by cause.
@@ -193,6 +197,8 @@ pub struct Ended {
     pub conditions: Vec<String>,
     /// The replicas.
     pub indexes: Indexes,
+    /// What the member says of it; may be empty.
+    pub message: String,
 }
 
 /// A lease as it is seen.

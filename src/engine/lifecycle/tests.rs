@@ -59,8 +59,8 @@ fn held(attempt: u32, stage: Stage) -> (Epoch, Lease) {
 #[track_caller]
 fn check(terms: &Terms, record: &Record, leases: Vec<(Epoch, Lease)>, now: i64) -> Advance {
     let leases = leases.into_iter().collect();
-    let next = advance(terms, record, &leases, |_| false, now);
-    let again = advance(terms, &next.record, &leases, |_| false, now);
+    let next = advance(terms, record, &leases, |_| Standing::Live, now);
+    let again = advance(terms, &next.record, &leases, |_| Standing::Live, now);
     assert_eq!(again.record, next.record, "a second run changes nothing");
     next
 }
@@ -137,7 +137,6 @@ fn rules_on_exit_codes_ignore_count_or_fail_the_job() {
 #[test]
 fn a_refused_lease_frees_its_replicas_at_once() {
     let next = check(&terms(1), &record(&["0"]), vec![held(0, Stage::Refused)], NOW);
-    assert_eq!(next.refused.len(), 1);
     assert_eq!(next.wanted.to_string(), "0");
     assert_eq!(next.steps, [Step::Remove(epoch(0))]);
 }
@@ -154,6 +153,34 @@ fn a_silent_member_loses_an_unanswered_lease_after_ten_seconds() {
     let next = check(&terms(1), &record(&["0"]), vec![(key, lease)], NOW + 10_001);
     assert_eq!(next.wanted.to_string(), "0", "placed elsewhere, however dead the member is");
     assert!(next.steps.is_empty(), "the tombstone stays");
+}
+
+#[test]
+fn a_doomed_job_does_not_wait_for_a_silent_member() {
+    let verdict = Verdict { reason: "BackoffLimitExceeded".into(), message: String::new() };
+    let doomed = Record { verdict: Some(verdict), ..record(&["0"]) };
+    let leases = [held(0, Stage::Held)].into_iter().collect();
+    let live = advance(&terms(1), &doomed, &leases, |_| Standing::Live, NOW);
+    assert_eq!(live.record.finished_at, None);
+    let silent = advance(&terms(1), &doomed, &leases, |_| Standing::Silent, NOW);
+    assert_eq!(silent.record.finished_at, Some(NOW));
+    assert_eq!(silent.record.allocations.len(), 1, "it ends when the member returns");
+    assert_eq!(silent.steps, [Step::Withdraw(epoch(0), "JobFinished")]);
+}
+
+#[test]
+fn words_of_members_do_not_spare_the_back_off() {
+    let mut record = record(&["0"]);
+    for attempt in 0..3 {
+        let next = check(&terms(1), &record, vec![released(attempt, "Completed", vec![])], NOW);
+        assert_eq!(next.record.attempts.last().unwrap().reason, "Unknown");
+        record = next.record;
+        let again =
+            Allocation { epoch: epoch(attempt + 1), ..self::record(&["0"]).allocations.remove(0) };
+        record.allocations.push(again);
+        record.next_attempt += 1;
+    }
+    assert!(record.requeue_at.is_some());
 }
 
 #[test]
@@ -184,7 +211,7 @@ fn a_stopped_job_gives_everything_back_and_wants_nothing() {
 #[test]
 fn a_lost_member_loses_its_work() {
     let leases = [held(0, Stage::Held)].into_iter().collect();
-    let next = advance(&terms(1), &record(&["0"]), &leases, |member| member == "a", NOW);
+    let next = advance(&terms(1), &record(&["0"]), &leases, |_| Standing::Lost, NOW);
     assert_eq!(next.record.evictions.cluster_lost, 1);
     assert_eq!(next.wanted.to_string(), "0");
     assert_eq!(next.steps, [Step::Withdraw(epoch(0), "Superseded")]);
@@ -264,8 +291,8 @@ proptest! {
             let lease = leases.get_mut(&epoch(attempt)).unwrap();
             lease.ended.push(ended(REASONS[reason], 1, &index.to_string()));
             let before = record.completed.clone();
-            let next = advance(&terms, &record, &leases, |_| false, NOW);
-            let again = advance(&terms, &next.record, &leases, |_| false, NOW);
+            let next = advance(&terms, &record, &leases, |_| Standing::Live, NOW);
+            let again = advance(&terms, &next.record, &leases, |_| Standing::Live, NOW);
             prop_assert_eq!(&again.record, &next.record);
             prop_assert!(before.minus(&next.record.completed).is_empty());
             prop_assert!(next.wanted.intersection(&next.record.completed).is_empty());

@@ -69,6 +69,8 @@ fn every_rule_has_a_refusal() {
         ("barred=a:5", "A100:8x1 serial=6", "a A100"),
         ("gpus=8", "A100:8x2=7x2", "TooFewFreeGpus:1"),
         ("gpus=8", "A100:8x2 lend=7", "TooFewFreeGpus:1"),
+        ("cpu=9000000", "A100:8x2", "TooLittleCpuOrMemory:1"),
+        ("gpus=8 cpu=9000000", "A100:8x2=7x2", "TooFewFreeGpus:1"),
     ] {
         check(asked, &[("a", pool)], want);
     }

@@ -1,0 +1,140 @@
+//! Members that fall silent, and members that leave.
+
+use serde_json::{Value, json};
+
+use super::member::Mood;
+use super::objects::at;
+use super::world::World;
+
+/// A job of two replicas runs on `north`, the larger of two members.
+async fn running_in_the_north() -> World {
+    let mut world = World::new(&[("north", 8), ("south", 4)]).await;
+    world.mood(Mood::Runs);
+    world.submit("train", 1, json!({}));
+    world.settle().await;
+    assert_eq!(world.members[0].starts.len(), 1);
+    world.forget_calls();
+    world
+}
+
+fn member(world: &World, name: &str) -> Option<Value> {
+    world.server.store().objects.get(&at("memberclusters", "", name)).cloned()
+}
+
+/// Time passes in steps, and everybody acts.
+async fn pass_time(world: &mut World, seconds: u64) {
+    for _ in 0..seconds / 5 {
+        world.after(5_000);
+        world.members_act();
+        world.pass(0).await;
+        world.hear(0);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_evicted_when_a_member_falls_silent() {
+    let mut world = running_in_the_north().await;
+    world.members[0].mood = Mood::Silent;
+    pass_time(&mut world, 35).await;
+    assert_eq!(world.phase("train"), "Running");
+    pass_time(&mut world, 600).await;
+    assert_eq!(world.phase("train"), "Unknown");
+    let (status, reason, _) = world.condition("train", "Reachable");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "MemberSilent"));
+    assert_eq!(world.shorts(), ["PATCH gpujobs/status"], "once, whatever the silence lasts");
+    assert!(world.leases()[0]["spec"].get("withdrawn").is_none());
+    let silent = &member(&world, "north").unwrap()["status"]["silentSeconds"];
+    assert!(silent.as_i64().unwrap() >= 585, "{silent}");
+    world.is_silent().await;
+    world.submit("other", 1, json!({}));
+    world.settle().await;
+    assert_eq!(world.members[1].starts.len(), 1, "nothing new goes there");
+    world.members[0].mood = Mood::Runs;
+    world.settle().await;
+    assert_eq!(world.phase("train"), "Running");
+    assert_eq!(world.condition("train", "Reachable").0, "True");
+    assert_eq!(member(&world, "north").unwrap()["status"].get("silentSeconds"), None);
+    world.is_silent().await;
+}
+
+#[tokio::test]
+async fn a_new_hub_does_not_take_a_silent_member_for_one_that_was_heard() {
+    let mut world = running_in_the_north().await;
+    world.members[0].mood = Mood::Silent;
+    pass_time(&mut world, 120).await;
+    world.forget_calls();
+    world.reborn(0);
+    pass_time(&mut world, 120).await;
+    assert_eq!(world.phase("train"), "Unknown");
+    assert_eq!(world.shorts(), Vec::<String>::new());
+    world.is_silent().await;
+}
+
+#[tokio::test]
+async fn a_member_that_leaves_in_silence_loses_its_leases_which_go_elsewhere() {
+    let mut world = running_in_the_north().await;
+    world.members[0].mood = Mood::Silent;
+    pass_time(&mut world, 60).await;
+    world.delete("memberclusters", "", "north");
+    let mut gone_at = None;
+    for step in 0..100 {
+        let held = world.job("train")["status"]["allocations"].clone();
+        let held = held
+            .as_array()
+            .is_some_and(|all| all[..].iter().any(|one| one["cluster"] == json!("north")));
+        let exists = member(&world, "north").is_some();
+        assert!(exists || !held, "the member went before its leases were off the record");
+        if !exists {
+            gone_at.get_or_insert(step);
+        }
+        world.after(500);
+        world.members_act();
+        world.pass(0).await;
+    }
+    assert!(gone_at.is_some(), "it never went");
+    world.settle().await;
+    assert_eq!(world.phase("train"), "Running");
+    let status = &world.job("train")["status"];
+    assert_eq!(status["attempts"][0]["reason"], json!("ClusterLost"));
+    assert_eq!(status["evictions"]["clusterLost"], json!(1));
+    assert_eq!(status["allocations"][0]["cluster"], json!("south"));
+    assert_eq!(world.members[1].starts.len(), 1);
+    assert_eq!(world.leases().len(), 1);
+    world.is_silent().await;
+}
+
+#[tokio::test]
+async fn a_member_that_leaves_in_order_ends_its_leases_first() {
+    let mut world = running_in_the_north().await;
+    world.delete("memberclusters", "", "north");
+    world.pass(0).await;
+    world.pass(0).await;
+    assert_eq!(world.leases()[0]["spec"]["withdrawn"]["reason"], json!("MemberLeft"));
+    assert!(member(&world, "north").is_some(), "its lease has not ended");
+    world.settle().await;
+    assert!(member(&world, "north").is_none());
+    let status = &world.job("train")["status"];
+    assert_eq!(status["attempts"][0]["reason"], json!("MemberLeft"));
+    assert_eq!(status["allocations"][0]["cluster"], json!("south"));
+    assert_eq!(world.leases().len(), 1);
+    world.is_silent().await;
+}
+
+#[tokio::test]
+async fn a_member_that_was_removed_by_force_is_looked_up_before_it_is_given_up() {
+    let mut world = running_in_the_north().await;
+    world.members[0].mood = Mood::Silent;
+    pass_time(&mut world, 60).await;
+    world.edit_metadata("memberclusters", "north", json!({"finalizers": []}));
+    world.delete("memberclusters", "", "north");
+    let asked = |world: &World| {
+        let store = world.server.store();
+        store.calls.iter().any(|call| call.verb == "GET" && call.at.0 == "memberclusters")
+    };
+    assert!(!asked(&world));
+    world.settle().await;
+    assert!(asked(&world));
+    assert_eq!(world.job("train")["status"]["attempts"][0]["reason"], json!("ClusterLost"));
+    assert_eq!(world.members[1].starts.len(), 1);
+    world.is_silent().await;
+}

@@ -1,0 +1,120 @@
+//! One hub process: its watches, its loop, and the answers to its writes.
+
+use kube::ResourceExt;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::server::{News, Server, Store};
+use crate::cluster::Seen;
+use crate::hub::facts::Event;
+use crate::hub::rounds::{Identity, Now};
+use crate::hub::work::Hand;
+use crate::hub::{Loop, WRITES};
+
+/// Everything that a hub watches, listed in the order that tells it least.
+const WATCHED: [&str; 9] = [
+    "leases",
+    "gpuleases",
+    "gpujobs",
+    "gpupools",
+    "memberclusters",
+    "gpuqueues",
+    "namespaces",
+    "priorityclasses",
+    "joinrequests",
+];
+
+fn typed<K: DeserializeOwned>(seen: Seen<Value>) -> Seen<K> {
+    let read = |value| serde_json::from_value(value).unwrap();
+    match seen {
+        Seen::Listing => Seen::Listing,
+        Seen::Object(value) => Seen::Object(read(value)),
+        Seen::Gone(value) => Seen::Gone(read(value)),
+        Seen::Listed => Seen::Listed,
+        Seen::Broken => Seen::Broken,
+    }
+}
+
+fn event(plural: &str, seen: Seen<Value>) -> Option<Event> {
+    Some(match plural {
+        "gpujobs" => Event::Job(typed(seen)),
+        "gpuleases" => Event::Lease(typed(seen)),
+        "gpupools" => Event::Pool(typed(seen)),
+        "memberclusters" => Event::Member(typed(seen)),
+        "leases" => Event::Heartbeat(typed(seen)),
+        "gpuqueues" => Event::Queue(typed(seen)),
+        "namespaces" => Event::Namespace(typed(seen)),
+        "priorityclasses" => Event::Priority(typed(seen)),
+        "joinrequests" => Event::Join(typed(seen)),
+        _ => return None,
+    })
+}
+
+/// One hub process.
+pub(super) struct Hub {
+    /// Its number, as a client and as a watcher.
+    pub(super) number: usize,
+    pub(super) inner: Loop,
+    pub(super) events: mpsc::Receiver<Event>,
+}
+
+impl Hub {
+    /// Starts a hub: it lists everything, and works.
+    pub(super) fn start(server: &Server, now: Now) -> Self {
+        let number = server.store().news.len();
+        server.store().news.push(Vec::new());
+        let (answers, events) = mpsc::channel(4096);
+        let hand = Hand { client: server.client(number), answers };
+        let identity = Identity { id: "hub".into(), incarnation: 1 };
+        let metrics = crate::metrics::Hub::new(&prometheus::Registry::new());
+        let mut inner = Loop::new(identity, hand, std::sync::Arc::default(), metrics);
+        for plural in WATCHED {
+            let objects = server.store().all(plural).into_iter().map(Seen::Object);
+            let list = std::iter::once(Seen::Listing).chain(objects).chain([Seen::Listed]);
+            for seen in list {
+                inner.state.take(event(plural, seen).unwrap(), now.instant);
+            }
+        }
+        assert_eq!(inner.state.closed_gates(), Vec::<&str>::new());
+        inner.begin();
+        Self { number, inner, events }
+    }
+
+    /// Takes in one thing that its watches bring: of several of a kind the oldest.
+    pub(super) fn hear(&mut self, store: &mut Store, any: usize, now: Now) -> bool {
+        let news = &mut store.news[self.number];
+        if news.is_empty() {
+            return false;
+        }
+        let plural = news[any % news.len()].plural.clone();
+        let first = news.iter().position(|one| one.plural == plural).unwrap();
+        let News { plural, gone, object } = news.remove(first);
+        let seen = if gone { Seen::Gone(object) } else { Seen::Object(object) };
+        if let Some(event) = event(&plural, seen) {
+            self.inner.state.take(event, now.instant);
+        }
+        true
+    }
+
+    /// Takes in one answer to a write.
+    pub(super) fn learn(&mut self, now: Now) -> bool {
+        let Ok(event) = self.events.try_recv() else { return false };
+        self.inner.state.take(event, now.instant);
+        true
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.inner.writes.available_permits() < WRITES
+    }
+
+    /// Everything is to be looked at again.
+    pub(super) fn doubt(&mut self) {
+        let state = &mut self.inner.state;
+        let orphaned: Vec<_> = state.leases_of.keys().cloned().collect();
+        state.dirty.extend(orphaned);
+        let members: Vec<_> = state.members.iter().map(|(_, member)| member.name_any()).collect();
+        state.dirty_members.extend(members);
+        state.everything_if(true);
+    }
+}
