@@ -2,7 +2,7 @@
 
 use idlewild::api::gpujob::Phase;
 use idlewild::api::{GpuJob, GpuPool, GpuQueue, JoinRequest, MemberCluster, conditions};
-use idlewild::sandbox::{OWNER, USER, USER_NAMESPACES, get};
+use idlewild::sandbox::{OPERATOR, OWNER, USER, USER_NAMESPACES, get};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -182,5 +182,25 @@ fn members_show_how_they_joined_and_only_accept_accepts() {
         let said = federation.operate(&["accept", "uni-north", "--yes"]).await;
         let said = said.unwrap_or_else(|error| idlewild::cluster::chain(&error));
         assert!(said.contains("accepted"), "{said}");
+    });
+}
+
+#[test]
+fn the_right_to_make_secrets_gives_no_token_of_another_account() {
+    shared(async |federation| {
+        let hub = &federation.hub.cluster;
+        let secret = |account: &str| {
+            format!(
+                "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/service-account-token\n\
+                 metadata:\n  name: token-of-{account}\n  namespace: member-uni-north\n  \
+                 annotations: {{kubernetes.io/service-account.name: {account}}}\n"
+            )
+        };
+        let create = ["create", "-f", "-"];
+        for account in ["agent", "renew"] {
+            let error = hub.kubectl(OPERATOR, &create, &secret(account)).await.unwrap_err();
+            let said = idlewild::cluster::chain(&error);
+            assert!(said.contains("serviceaccounts/token"), "{account}: {said}");
+        }
     });
 }

@@ -1,6 +1,6 @@
 //! Runs in each member: measures idle GPUs, accepts or refuses leases, runs them as pods.
 //!
-//! Two halves in one process, each with its own client, that meet in objects only: `link` talks to
+//! Two halves in one process, each with its own connections, that meet in objects only: `link` talks to
 //! hubs and touches no pod, `executor` owns guests and talks to no hub.
 
 pub mod executor;
@@ -29,7 +29,8 @@ pub struct Settings {
     pub sandbox: bool,
 }
 
-/// A client for each half: neither can slow the other, nor borrow its rights.
+/// A client for each half, so that neither can slow the other. Both act as the one service account of
+/// the agent: its roles are kept apart to be read apart, they are no wall between the halves.
 #[derive(Clone)]
 pub struct Clients {
     /// Of the half that talks to hubs, for the own cluster.

@@ -86,7 +86,8 @@ pub struct GpuJobSpec {
         "queueName must be 1 to 253 characters: the name of a GpuQueue (kubectl get gpuqueues)"))]
     #[schemars(length(max = 1024))]
     pub queue_name: Option<String>,
-    /// A `scheduling.k8s.io` `PriorityClass` on the hub; orders jobs inside the queue. Default: 0.
+    /// A `scheduling.k8s.io` `PriorityClass` on the hub; orders jobs inside the queue.
+    /// Default: the class with `globalDefault`, else 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self.size() >= 1 && self.size() <= 253").message(
         "priorityClassName must be 1 to 253 characters: the name of a PriorityClass (kubectl get priorityclasses)"))]
@@ -136,7 +137,9 @@ pub struct GpuJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataSpec>,
     /// The pod that each replica runs: a v1 `PodTemplateSpec`. Immutable. The hub's admission policy
-    /// `idlewild-gpujob-template` says what it may hold, and names what it may not.
+    /// `idlewild-gpujob-template` says what it may hold, and names what it may not. Its annotations,
+    /// and labels with a prefix other than `app.kubernetes.io/`, stay here: they would steer what
+    /// runs in a member's cluster. Images are always pulled, whatever `imagePullPolicy` says.
     #[schemars(schema_with = "open_object")]
     pub template: serde_json::Value,
 }

@@ -6,6 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::gpujob::open_object;
 
+mod bounds;
+
+pub use bounds::{
+    MAX_CONDITION, MAX_CONDITIONS, MAX_CONTAINER, MAX_GROUPS, MAX_MESSAGE, MAX_REASON, shortened,
+};
+
 /// Number of an attempt: ordered by the hub's incarnation, then by attempt.
 #[derive(
     Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, PartialOrd, Ord, KubeSchema,
@@ -27,10 +33,13 @@ impl std::fmt::Display for EpochRef {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
 pub struct JobReference {
     /// Namespace of the job on its hub.
+    #[schemars(length(max = 63))]
     pub namespace: String,
     /// Name of the job on its hub.
+    #[schemars(length(max = 253))]
     pub name: String,
     /// UID of the job: a new job of the same name is another job.
+    #[schemars(length(max = 64))]
     pub uid: String,
     /// Generation of the job at allocation.
     pub generation: i64,
@@ -42,6 +51,7 @@ pub struct LeasedGpu {
     /// Whole GPUs per pod.
     pub count: i32,
     /// The one model that the attempt runs on.
+    #[schemars(length(max = 63))]
     pub model: String,
     /// Least memory of one GPU that the job asks of that model, as a quantity; absent = any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,6 +64,7 @@ pub struct LeasedGpu {
 #[serde(rename_all = "camelCase")]
 pub struct Withdrawal {
     /// Why, such as `Suspended` or `JobDeleted`.
+    #[schemars(length(max = MAX_REASON))]
     pub reason: String,
     /// Seconds between notice and kill, at most the lease's own grace.
     pub grace_seconds: i64,
@@ -81,7 +92,7 @@ pub struct Withdrawal {
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && self.template == oldSelf.template").message(
+    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && self.template == oldSelf.template").message(
         "a lease cannot be changed, only withdrawn"
     ),
     validation = Rule::new("!has(oldSelf.withdrawn) || has(self.withdrawn)").message(
@@ -150,8 +161,10 @@ pub enum LeasePhase {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
 pub struct LeaseRefusal {
     /// One word, such as `NotEnoughFree`.
+    #[schemars(length(max = MAX_REASON))]
     pub reason: String,
     /// One sentence.
+    #[schemars(length(max = MAX_MESSAGE))]
     pub message: String,
 }
 
@@ -160,15 +173,19 @@ pub struct LeaseRefusal {
 pub struct PodCounts {
     /// Bound to a node.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub bound: i32,
     /// Running.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub ready: i32,
     /// Ended with success.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub succeeded: i32,
     /// Ended without.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub failed: i32,
 }
 
@@ -177,20 +194,25 @@ pub struct PodCounts {
 #[serde(rename_all = "camelCase")]
 pub struct EndedGroup {
     /// `Succeeded`, `Failed`, `DeadlineExceeded`, or the cause of an eviction.
+    #[schemars(length(max = MAX_REASON))]
     pub reason: String,
     /// Exit code of the container that decided; absent if none is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// Container that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_CONTAINER))]
     pub container: Option<String>,
     /// Types of the true conditions of the pod, such as `DisruptionTarget`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_CONDITIONS), inner(length(max = MAX_CONDITION)))]
     pub conditions: Vec<String>,
     /// The indexes, as ranges.
+    #[schemars(length(max = 4096))]
     pub indexes: String,
     /// One sentence; at most 20 groups carry one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_MESSAGE))]
     pub message: Option<String>,
 }
 
@@ -206,6 +228,7 @@ pub struct GpuLeaseStatus {
     pub phase: Option<LeasePhase>,
     /// Serial of the member's books when the lease entered them; never changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub serial: Option<i64>,
     /// Why the member said no.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -221,9 +244,11 @@ pub struct GpuLeaseStatus {
     pub end_time: Option<Time>,
     /// Why it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_REASON))]
     pub end_reason: Option<String>,
     /// Indexes that ended, grouped; it only grows.
     #[serde(default)]
+    #[schemars(length(max = MAX_GROUPS))]
     pub ended: Vec<EndedGroup>,
 }
 
@@ -253,8 +278,11 @@ pub struct GpuLeaseStatus {
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu").message(
-        "a guest lease cannot be changed, only confirmed and withdrawn"
+    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && self.grant == oldSelf.grant && self.leaseName == oldSelf.leaseName && self.leaseUid == oldSelf.leaseUid && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && (self.forgotten || self.template == oldSelf.template)").message(
+        "a guest lease cannot be changed, only confirmed, withdrawn and forgotten"
+    ),
+    validation = Rule::new("!oldSelf.forgotten || self.forgotten").message(
+        "forgotten cannot be taken back: the template may be gone"
     ),
     validation = Rule::new("!oldSelf.confirmed || self.confirmed").message(
         "confirmed cannot be taken back; withdraw the lease instead"
@@ -321,12 +349,14 @@ pub struct GuestLeaseStatus {
     pub phase: Option<LeasePhase>,
     /// Serial of the books when the lease entered them; never changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub serial: Option<i64>,
     /// Why it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<LeaseRefusal>,
     /// GPUs that it holds, for the owner's eyes.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub gpus: i64,
     /// Pods by state.
     #[serde(default)]
@@ -342,8 +372,10 @@ pub struct GuestLeaseStatus {
     pub until: Option<Time>,
     /// Why it ended, or why it is ending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_REASON))]
     pub end_reason: Option<String>,
     /// Indexes that ended, grouped; it only grows.
     #[serde(default)]
+    #[schemars(length(max = MAX_GROUPS))]
     pub ended: Vec<EndedGroup>,
 }

@@ -7,6 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use super::gpujob::JobType;
 
+/// Most kinds of nodes of a picture; a pool of more offers the most numerous.
+pub const MAX_SHAPES: usize = 64;
+/// Most groups of nodes of one kind, by free GPUs.
+pub const MAX_FREE: usize = 64;
+/// Most reasons for which nodes are not lent.
+pub const MAX_REASONS: usize = 32;
+/// Most characters of a model, a memory, an architecture or a member's name.
+pub const MAX_NAME: usize = 63;
+/// Most characters of all models, joined.
+pub const MAX_MODELS: usize = 1024;
+
 /// GPUs that an owner lends under one policy.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[kube(
@@ -195,25 +206,30 @@ pub struct GpuPoolStatus {
     pub observed_generation: Option<i64>,
     /// `Ready`, and why not.
     #[serde(default)]
+    #[schemars(schema_with = "super::selectors::conditions")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// The pool's `free` counts every change of the member's books up to here.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub serial: i64,
     /// Kinds of nodes and what is free on them: what placement uses. At most 64.
     #[serde(default)]
+    #[schemars(length(max = MAX_SHAPES))]
     pub shapes: Vec<NodeShape>,
     /// Sums of GPUs.
     #[serde(default)]
     pub gpus: PoolGpus,
     /// Nodes that match but are not lent, by reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_REASONS))]
     pub not_lent: Vec<NotLent>,
     /// What the columns print.
     #[serde(default)]
     pub summary: PoolSummary,
     /// Version of the agent.
     #[serde(default)]
+    #[schemars(length(max = 64))]
     pub agent_version: String,
 }
 
@@ -222,19 +238,25 @@ pub struct GpuPoolStatus {
 #[serde(rename_all = "camelCase")]
 pub struct NodeShape {
     /// GPU model.
+    #[schemars(length(max = MAX_NAME))]
     pub model: String,
     /// Memory of one GPU as a quantity; empty = unknown.
     #[serde(default)]
+    #[schemars(length(max = MAX_NAME))]
     pub memory: String,
     /// Processor architecture.
     #[serde(default)]
+    #[schemars(length(max = MAX_NAME))]
     pub arch: String,
     /// GPUs of one node.
+    #[schemars(range(min = 0))]
     pub gpus_per_node: i32,
     /// Nodes of this kind.
+    #[schemars(range(min = 0))]
     pub nodes: i32,
     /// Nodes with free GPUs, by how many.
     #[serde(default)]
+    #[schemars(length(max = MAX_FREE))]
     pub free: Vec<FreeNodes>,
 }
 
@@ -243,12 +265,16 @@ pub struct NodeShape {
 #[serde(rename_all = "camelCase")]
 pub struct FreeNodes {
     /// Free GPUs on each of them.
+    #[schemars(range(min = 0))]
     pub gpus: i32,
     /// Number of nodes.
+    #[schemars(range(min = 0))]
     pub nodes: i32,
     /// Least free CPU among them, in thousandths of a core.
+    #[schemars(range(min = 0))]
     pub milli_cpu: i64,
     /// Least free memory among them, in bytes.
+    #[schemars(range(min = 0))]
     pub memory_bytes: i64,
 }
 
@@ -258,15 +284,19 @@ pub struct FreeNodes {
 pub struct PoolGpus {
     /// GPUs of the lent nodes, capped by `maxGpus`.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub offered: i64,
     /// Held or demanded by the owner.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub owner: i64,
     /// Held by guests.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub guests: i64,
     /// Free for guests now.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub free: i64,
 }
 
@@ -274,8 +304,10 @@ pub struct PoolGpus {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
 pub struct NotLent {
     /// One word, such as `NotReady`.
+    #[schemars(length(max = super::gpulease::MAX_REASON))]
     pub reason: String,
     /// Number of nodes.
+    #[schemars(range(min = 0))]
     pub nodes: i32,
 }
 
@@ -284,8 +316,10 @@ pub struct NotLent {
 pub struct PoolSummary {
     /// Member that lends it.
     #[serde(default)]
+    #[schemars(length(max = MAX_NAME))]
     pub member: String,
     /// Models, joined.
     #[serde(default)]
+    #[schemars(length(max = MAX_MODELS))]
     pub models: String,
 }

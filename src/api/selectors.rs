@@ -1,4 +1,4 @@
-//! Schemas of selectors and tolerations: Kubernetes' own shapes, with bounds and sentences.
+//! Schemas of selectors, tolerations and conditions: Kubernetes' own shapes, with bounds and sentences.
 //!
 //! The types of `k8s-openapi` leave lists unbounded and operators free, so nonsense would pass
 //! admission and fail later, in somebody else's cluster.
@@ -103,6 +103,53 @@ pub fn tolerations(_: &mut SchemaGenerator) -> Schema {
                     "message": "tolerationSeconds needs effect: NoExecute",
                 },
             ],
+        },
+    })
+}
+
+/// Conditions as in `apimachinery`, at most 16, with bounds: they are copied between clusters.
+#[must_use]
+pub fn conditions(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "items": {
+            "description": "Whether one thing holds, since when and why not.",
+            "type": "object",
+            "required": ["type", "status", "reason", "message", "lastTransitionTime"],
+            "properties": {
+                "type": {
+                    "description": "What holds or does not.",
+                    "type": "string",
+                    "maxLength": 316,
+                },
+                "status": {
+                    "description": "True, False or Unknown.",
+                    "type": "string",
+                    "enum": ["True", "False", "Unknown"],
+                },
+                "reason": {
+                    "description": "One word.",
+                    "type": "string",
+                    "maxLength": 64,
+                },
+                "message": {
+                    "description": "One sentence; may be empty.",
+                    "type": "string",
+                    "maxLength": 1024,
+                },
+                "lastTransitionTime": {
+                    "description": "When its status changed last.",
+                    "type": "string",
+                    "format": "date-time",
+                },
+                "observedGeneration": {
+                    "description": "The generation of the spec that it speaks of.",
+                    "type": "integer",
+                    "format": "int64",
+                    "minimum": 0,
+                },
+            },
         },
     })
 }

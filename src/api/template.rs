@@ -7,6 +7,7 @@
 mod cel;
 mod check;
 mod containers;
+mod copied;
 mod cross;
 mod need;
 mod policy;
@@ -15,6 +16,7 @@ mod words;
 
 use serde_json::Value;
 
+pub use copied::{guest_labels, sandbox_annotations};
 pub use need::{
     DEFAULT_GRACE_SECONDS, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPU, Need, gpu_limits,
     grace_seconds, images, need,

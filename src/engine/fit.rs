@@ -184,7 +184,7 @@ fn split(free: &mut Vec<Free>, group: usize, nodes: u32, used: PodNeed) {
     }
     // Only equal nodes are put together: a group keeps the least CPU of its nodes.
     match free.iter_mut().find(|other| Free { nodes, ..**other } == after) {
-        Some(other) => other.nodes += nodes,
+        Some(other) => other.nodes = other.nodes.saturating_add(nodes),
         None => free.push(after),
     }
 }

@@ -30,7 +30,7 @@ impl State {
     /// Promises nodes again to what was reserved before a restart, oldest first.
     pub(super) fn restore(&mut self, now: Timestamp) {
         self.restored = true;
-        self.serial += SKIPPED;
+        self.serial = self.serial.saturating_add(SKIPPED);
         self.policy = self.serial;
         self.judge = true;
         let serial = |lease: &GuestLease| lease.status.as_ref().and_then(|status| status.serial);
@@ -66,7 +66,7 @@ impl State {
             Err(refusal) => GuestLeaseStatus {
                 phase: Some(LeasePhase::Refused),
                 serial: Some(self.serial),
-                refusal: Some(refusal),
+                refusal: Some(refusal.bounded()),
                 ..GuestLeaseStatus::default()
             },
         };
@@ -110,7 +110,7 @@ impl State {
                 for (key, node) in chosen {
                     self.plan(uid, key, &node);
                 }
-                self.serial += 1;
+                self.serial = self.serial.saturating_add(1);
                 let serial = self.serial;
                 let entered = self.entered.entry(spec.pool.clone()).or_default();
                 *entered = (*entered).max(serial);

@@ -25,6 +25,7 @@ impl State {
         }
         let pool = self.pools.values().find(|pool| pool.name_any() == lease.spec.pool).cloned();
         let known = self.known.entry(uid.into()).or_default();
+        known.memory.reserved.get_or_insert(now);
         let decision = runs::decide(
             &Run {
                 lease,

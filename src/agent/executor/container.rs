@@ -11,10 +11,9 @@ pub const GATE_KEY: &str = "master-addr";
 /// Port of rank 0 that a gang meets at, as Kubeflow's operator sets it.
 const MASTER_PORT: &str = "29500";
 /// Fields that pass as they are once the template is found to be allowed.
-const PLAIN: [&str; 14] = [
+const PLAIN: [&str; 13] = [
     "name",
     "image",
-    "imagePullPolicy",
     "command",
     "args",
     "workingDir",
@@ -53,6 +52,9 @@ impl Frame<'_> {
         if !mounts.is_empty() {
             filled.insert("volumeMounts".into(), mounts.into());
         }
+        // A node's images may be private ones that the owner pulled: whoever runs one must be able
+        // to pull it, whatever the template says.
+        filled.insert("imagePullPolicy".into(), "Always".into());
         filled.insert("env".into(), self.env(given, gpus));
         filled.insert("resources".into(), self.resources(given, gpus));
         filled.insert("securityContext".into(), security(given));

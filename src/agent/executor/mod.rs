@@ -24,6 +24,7 @@ pub mod container;
 pub mod event;
 pub mod gang;
 pub mod guest;
+mod health;
 pub mod metrics;
 pub mod node;
 pub mod outcome;
@@ -44,24 +45,27 @@ pub mod workload;
 pub mod writes;
 
 #[cfg(test)]
+mod endings;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod world;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Api, Client};
 use tokio::sync::mpsc::{self, Receiver, Sender};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
 use self::event::{Event, map, noted, noted_node};
+pub use self::health::Health;
 use self::metrics::Metrics;
 use self::pod::Pod;
 use self::state::State;
@@ -91,28 +95,6 @@ pub struct Settings {
     pub sandbox: bool,
 }
 
-/// What keeps the executor from being ready.
-#[derive(Debug)]
-pub struct Health(Mutex<Vec<&'static str>>);
-
-impl Default for Health {
-    fn default() -> Self {
-        Self(Mutex::new(vec!["executor"]))
-    }
-}
-
-impl Health {
-    /// Names of the gates that are still closed; empty = ready.
-    #[must_use]
-    pub fn closed(&self) -> Vec<&'static str> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, closed: Vec<&'static str>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = closed;
-    }
-}
-
 /// Time that never goes back, whatever the machine's clock does.
 struct Clock(Timestamp, Instant);
 
@@ -135,7 +117,8 @@ impl Clock {
 /// Runs the executor with `client` until it is dropped.
 ///
 /// # Errors
-/// If all its watches end, which they do not by themselves.
+/// If one of its tasks ends or panics, which none does by itself: to go on would be to decide on a
+/// view that no longer changes.
 pub async fn run(
     client: Client,
     settings: Settings,
@@ -148,8 +131,26 @@ pub async fn run(
     let writer =
         Writer::new(client, &settings.namespace, &settings.guest_namespace, metrics.clone());
     let hands = Hands { writer, sender, metrics };
-    run_loop(&settings, &health, hands, events).await;
-    Err(Error::Unfit { reason: "all watches of the executor have ended".into() })
+    Err(serve(&settings, &health, hands, (tasks, events)).await)
+}
+
+/// Decides for as long as all `watches` run that send `events`; what ended it.
+async fn serve(
+    settings: &Settings,
+    health: &Health,
+    hands: Hands,
+    (mut watches, events): (JoinSet<()>, Receiver<Event>),
+) -> Error {
+    tokio::select! {
+        Some(ended) = watches.join_next() => broken("a watch", ended),
+        error = run_loop(settings, health, hands, events) => error,
+    }
+}
+
+/// What the end of a task means that was to run as long as the process.
+fn broken(task: &str, ended: Result<(), JoinError>) -> Error {
+    let why = ended.err().map_or_else(|| "it returned".into(), |error| error.to_string());
+    Error::Unfit { reason: format!("{task} of the executor ended: {why}") }
 }
 
 fn watches(tasks: &mut JoinSet<()>, client: &Client, settings: &Settings, sender: &Sender<Event>) {
@@ -178,7 +179,13 @@ struct Hands {
     metrics: Metrics,
 }
 
-async fn run_loop(settings: &Settings, health: &Health, hands: Hands, mut events: Receiver<Event>) {
+/// Decides and writes; returns only what broke it.
+async fn run_loop(
+    settings: &Settings,
+    health: &Health,
+    hands: Hands,
+    mut events: Receiver<Event>,
+) -> Error {
     let clock = Clock::new();
     let mut state = State::default();
     let mut writes = JoinSet::new();
@@ -190,7 +197,7 @@ async fn run_loop(settings: &Settings, health: &Health, hands: Hands, mut events
         let first = tokio::select! {
             event = events.recv() => match event {
                 Some(event) => Some(event),
-                None => return,
+                None => return broken("the channel", Ok(())),
             },
             () = sleep => None,
         };
@@ -199,7 +206,11 @@ async fn run_loop(settings: &Settings, health: &Health, hands: Hands, mut events
         for event in first.into_iter().chain(rest.take(BATCH)) {
             state.apply(event, now);
         }
-        while writes.try_join_next().is_some() {}
+        while let Some(ended) = writes.try_join_next() {
+            if ended.is_err() {
+                return broken("a write", ended);
+            }
+        }
         for write in state.turn(settings.sandbox, now) {
             note(&write, &hands.metrics);
             let (hand, sender) = (hands.writer.clone(), hands.sender.clone());

@@ -25,10 +25,10 @@ pub struct Load {
 }
 
 impl Load {
-    /// Whole GPUs and slices together.
+    /// Whole GPUs and slices together; a pod may ask for any number, so the sum stays at the limit.
     #[must_use]
     pub fn gpu_count(&self) -> u32 {
-        self.gpus.values().sum()
+        self.gpus.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// Adds `other`.

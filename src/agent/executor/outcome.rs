@@ -20,6 +20,8 @@ pub const NODE_FAILURE: &str = "NodeFailure";
 pub const POOL_CLOSED: &str = "PoolClosed";
 /// No node took it.
 pub const NOT_BOUND: &str = "NotBound";
+/// Its hub never confirmed it.
+pub const NOT_CONFIRMED: &str = "NotConfirmed";
 /// Not all pods of its gang found a node.
 pub const GANG_NOT_BOUND: &str = "GangNotBound";
 /// Its image cannot be pulled.

@@ -11,10 +11,11 @@ use kube::Resource;
 use super::capacity::{Lent, Slot};
 use crate::api::GpuPool;
 use crate::api::conditions::{self, Claim};
-use crate::api::gpupool::{FreeNodes, GpuPoolStatus, NodeShape, NotLent, PoolGpus, PoolSummary};
-
-/// Most shapes of a picture; a pool of more kinds of nodes offers the most numerous.
-const MAX_SHAPES: usize = 64;
+use crate::api::gpulease::shortened;
+use crate::api::gpupool::{
+    FreeNodes, GpuPoolStatus, MAX_FREE, MAX_MODELS, MAX_NAME, MAX_REASONS, MAX_SHAPES, NodeShape,
+    NotLent, PoolGpus, PoolSummary,
+};
 
 /// What is known of a pool beside its nodes.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +48,7 @@ pub fn status(
         not_lent: lent
             .not_lent
             .iter()
+            .take(MAX_REASONS)
             .map(|(reason, nodes)| NotLent { reason: (*reason).into(), nodes: *nodes })
             .collect(),
         summary: PoolSummary { member: old.summary.member.clone(), models: models(&lent.slots) },
@@ -93,7 +95,7 @@ fn sums(pool: &GpuPool, lent: &Lent, held: i64) -> PoolGpus {
     let sum = |of: fn(&Slot) -> u32| lent.slots.iter().map(|slot| i64::from(of(slot))).sum::<i64>();
     let most = pool.spec.offer.max_gpus.unwrap_or(i64::MAX);
     let paused = pool.spec.offer.paused;
-    let free = if paused { 0 } else { sum(|slot| slot.free).min(most - held).max(0) };
+    let free = if paused { 0 } else { sum(|slot| slot.free).min(most.saturating_sub(held)).max(0) };
     PoolGpus {
         offered: sum(|slot| slot.total).min(most),
         owner: sum(|slot| slot.owner),
@@ -104,12 +106,15 @@ fn sums(pool: &GpuPool, lent: &Lent, held: i64) -> PoolGpus {
 
 fn models(slots: &[Slot]) -> String {
     let models: BTreeSet<_> = slots.iter().map(|slot| slot.model.as_str()).collect();
-    models.into_iter().collect::<Vec<_>>().join(", ")
+    shortened(models.into_iter().collect::<Vec<_>>().join(", "), MAX_MODELS)
 }
 
 fn shapes(slots: &[Slot]) -> Vec<NodeShape> {
     let mut shapes: BTreeMap<_, (i32, BTreeMap<u32, FreeNodes>)> = BTreeMap::new();
-    for slot in slots {
+    // No job can name a model of more characters, so what has one is as good as not there.
+    let short = |text: &String| text.chars().count() <= MAX_NAME;
+    let short = |slot: &&Slot| [&slot.model, &slot.memory, &slot.arch].into_iter().all(short);
+    for slot in slots.iter().filter(short) {
         let kind = (&slot.model, &slot.memory, &slot.arch, slot.total);
         let (nodes, free) = shapes.entry(kind).or_default();
         *nodes += 1;
@@ -134,7 +139,7 @@ fn shapes(slots: &[Slot]) -> Vec<NodeShape> {
             arch: kind.2.clone(),
             gpus_per_node: whole(kind.3),
             nodes,
-            free: free.into_values().rev().collect(),
+            free: free.into_values().rev().take(MAX_FREE).collect(),
         }
     };
     let mut shapes: Vec<_> = shapes.into_iter().map(shape).collect();

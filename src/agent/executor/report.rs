@@ -11,7 +11,9 @@ use super::books::Terms;
 use super::guest::{Guest, Stage};
 use super::outcome::{self, Outcome};
 use super::step::{Decision, Run, Step, Stop};
-use crate::api::gpulease::{EndedGroup, GuestLeaseStatus, LeasePhase, PodCounts};
+use crate::api::gpulease::{
+    EndedGroup, GuestLeaseStatus, LeasePhase, MAX_REASON, PodCounts, shortened,
+};
 use crate::engine::indexes::Indexes;
 
 /// Changes of counts alone are written at most this often.
@@ -86,7 +88,8 @@ fn status(
     new.phase = old.phase.max(Some(phase));
     let living = run.pods.values().filter(|(_, guest)| !guest.is_terminal()).count();
     let held = living + run.memory.planned.len();
-    new.gpus = i64::try_from(held).unwrap_or(i64::MAX) * i64::from(seen.terms.gpus);
+    let held = i64::try_from(held).unwrap_or(i64::MAX);
+    new.gpus = held.saturating_mul(i64::from(seen.terms.gpus));
     if done {
         new.gpus = 0;
         let last = seen.outcomes.values().map(|outcome| outcome.at).max();
@@ -95,6 +98,7 @@ fn status(
     } else if new.phase == Some(LeasePhase::Releasing) {
         new.end_reason = Some(leaving(run, seen));
     }
+    new.end_reason = new.end_reason.map(|reason| shortened(reason, MAX_REASON));
     new
 }
 
@@ -146,8 +150,8 @@ fn counts(run: &Run<'_>, ended: &[EndedGroup], terms: &Terms) -> PodCounts {
     let pods = |succeeded: bool| {
         let groups = ended.iter().filter(|group| (group.reason == outcome::SUCCEEDED) == succeeded);
         let indexes = groups.filter_map(|group| Indexes::parse(&group.indexes));
-        let count = indexes.map(|indexes| indexes.len()).sum::<u32>() * terms.size;
-        i32::try_from(count).unwrap_or(i32::MAX)
+        let count = indexes.fold(0_u32, |sum, indexes| sum.saturating_add(indexes.len()));
+        i32::try_from(count.saturating_mul(terms.size)).unwrap_or(i32::MAX)
     };
     PodCounts {
         bound: whole(living().filter(|(_, guest)| guest.node.is_some()).count()),
@@ -169,25 +173,31 @@ fn end_reason(ended: &[EndedGroup], stop: Option<&Stop>) -> String {
 fn record(groups: &mut Vec<EndedGroup>, outcomes: &BTreeMap<u32, Outcome>) {
     for (index, outcome) in outcomes {
         let added: Indexes = std::iter::once(*index).collect();
-        let alike = groups.iter_mut().find(|group| {
-            group.reason == outcome.reason
-                && group.exit_code == outcome.exit_code
-                && group.container == outcome.container
-                && group.conditions == outcome.conditions
-        });
-        if let Some(group) = alike {
-            let before = Indexes::parse(&group.indexes).unwrap_or_default();
-            group.indexes = before.union(&added).to_string();
-            continue;
-        }
-        let messages = groups.iter().filter(|group| group.message.is_some()).count();
-        groups.push(EndedGroup {
+        let group = EndedGroup {
             reason: outcome.reason.clone(),
             exit_code: outcome.exit_code,
             container: outcome.container.clone(),
             conditions: outcome.conditions.clone(),
+            indexes: String::new(),
+            message: outcome.message.clone(),
+        }
+        .bounded();
+        let alike = groups.iter_mut().find(|other| {
+            other.reason == group.reason
+                && other.exit_code == group.exit_code
+                && other.container == group.container
+                && other.conditions == group.conditions
+        });
+        if let Some(alike) = alike {
+            let before = Indexes::parse(&alike.indexes).unwrap_or_default();
+            alike.indexes = before.union(&added).to_string();
+            continue;
+        }
+        let messages = groups.iter().filter(|group| group.message.is_some()).count();
+        groups.push(EndedGroup {
             indexes: added.to_string(),
-            message: outcome.message.clone().filter(|_| messages < MESSAGES),
+            message: group.message.filter(|_| messages < MESSAGES),
+            ..group
         });
     }
 }

@@ -12,7 +12,7 @@ use super::guest::{Guest, Key, Stage, Trouble};
 use super::outcome::{self, Outcome};
 use super::step::{Decision, End, Run, Step, Stop, Task, Why, task};
 use super::{gang, report};
-use crate::api::gpulease::{GuestLeaseStatus, LeasePhase};
+use crate::api::gpulease::{GuestLeaseStatus, LeasePhase, LeaseRefusal};
 use crate::engine::indexes::Indexes;
 
 /// A pod that kube-scheduler found not to fit is given another node after this.
@@ -28,6 +28,9 @@ pub const READY_WITHIN: SignedDuration = SignedDuration::from_secs(600);
 const OVERRUN_AFTER: SignedDuration = SignedDuration::from_secs(60);
 /// Creates that the API server refused in a row until the lease ends; delays add up to half a minute.
 const REFUSALS: u32 = 6;
+/// A reservation that its hub has not confirmed after this is given up: the hub may be gone, and
+/// the owner's GPUs must not wait for it.
+pub const CONFIRMED_WITHIN: SignedDuration = SignedDuration::from_secs(60);
 
 /// What to do next for one lease.
 #[must_use]
@@ -38,11 +41,28 @@ pub fn decide(run: &Run<'_>, now: Timestamp) -> Decision {
     match status.phase {
         Some(LeasePhase::Released | LeasePhase::Refused) => sweep(run, &mut decision),
         None => {}
-        Some(_) if !run.lease.spec.confirmed => {}
+        Some(_) if !run.lease.spec.confirmed => expire(run, &status, now, &mut decision),
         Some(_) => advance(run, &terms, &status, now, &mut decision),
     }
     decision.steps.retain(|step| !run.memory.busy.contains(&task(step)));
     decision
+}
+
+/// Refuses a reservation after all that waited too long for its confirmation. The write fails if
+/// the confirmation came first, so that a refused lease never had a pod.
+fn expire(run: &Run<'_>, old: &GuestLeaseStatus, now: Timestamp, decision: &mut Decision) {
+    let since = run.memory.reserved.filter(|_| old.phase == Some(LeasePhase::Reserved));
+    if !since.is_some_and(|since| decision.due(since, CONFIRMED_WITHIN, now)) {
+        return;
+    }
+    let seconds = CONFIRMED_WITHIN.as_secs();
+    let message = format!("reserved, but not confirmed by the hub within {seconds} s");
+    decision.steps.push(Step::Report(Box::new(GuestLeaseStatus {
+        phase: Some(LeasePhase::Refused),
+        refusal: Some(LeaseRefusal { reason: outcome::NOT_CONFIRMED.into(), message }),
+        gpus: 0,
+        ..old.clone()
+    })));
 }
 
 /// Nothing of an ended lease stays, not even a pod whose creation answered late.

@@ -225,8 +225,10 @@ impl State {
         let before = std::mem::replace(&mut known.held, now.clone());
         for (sign, part) in [(-1, before), (1, now)] {
             let Some((pool, hub, gpus)) = part else { continue };
-            *self.held.0.entry(pool).or_default() += sign * gpus;
-            *self.held.1.entry(hub).or_default() += sign * gpus;
+            let sum = self.held.0.entry(pool).or_default();
+            *sum = sum.saturating_add(sign * gpus);
+            let sum = self.held.1.entry(hub).or_default();
+            *sum = sum.saturating_add(sign * gpus);
         }
         self.changed = true;
     }

@@ -40,6 +40,8 @@ pub struct Memory {
     pub gate_open: bool,
     /// Creates refused in a row, and what the server said last.
     pub refused: (u32, String),
+    /// When we first saw its reservation without the hub's confirmation, by our clock.
+    pub reserved: Option<Timestamp>,
     /// When the status was written last.
     pub reported: Option<Timestamp>,
 }

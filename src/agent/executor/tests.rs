@@ -60,7 +60,7 @@ fn the_picture_covers_what_was_reserved_and_is_quiet_when_nothing_changes() {
     assert!(second.serial >= world.status("l").serial.unwrap());
     assert_eq!((second.gpus.guests, second.gpus.free), (8, 4));
     let before = world.writes.len();
-    world.pass(60);
+    world.pass(50);
     world.settle(&mut state);
     let mut restarted = world.listed();
     world.settle(&mut restarted);
@@ -256,4 +256,69 @@ fn the_owners_pending_pods_count_before_they_are_bound() {
     world.settle(&mut state);
     let gpus = world.pools["a"].status.clone().unwrap().gpus;
     assert_eq!((gpus.owner, gpus.free), (3, 5));
+}
+
+#[test]
+fn a_reservation_that_is_never_confirmed_is_given_up() {
+    for restart in [false, true] {
+        let mut world = World::new(1, &json!({}));
+        let mut state = world.listed();
+        world.propose("l", "0", 1, 8);
+        world.settle(&mut state);
+        world.pass(59);
+        if restart {
+            state = world.listed();
+            world.settle(&mut state);
+            world.pass(59);
+        }
+        world.settle(&mut state);
+        assert_eq!(world.status("l").phase, Some(LeasePhase::Reserved));
+        world.pass(1);
+        assert!(state.wake().unwrap() <= world.now, "the loop wakes for it");
+        world.settle(&mut state);
+        let status = world.status("l");
+        assert_eq!((status.phase, status.gpus), (Some(LeasePhase::Refused), 0));
+        assert_eq!(status.refusal.unwrap().reason, "NotConfirmed");
+        world.pass(1);
+        world.settle(&mut state);
+        assert_eq!(world.pools["a"].status.clone().unwrap().gpus.free, 8);
+        world.confirm("l");
+        world.settle(&mut state);
+        assert!(world.pods.is_empty(), "what was refused never runs, even if confirmed later");
+    }
+}
+
+#[test]
+fn a_confirmation_that_came_first_wins_over_the_deadline() {
+    let mut world = World::new(1, &json!({}));
+    let mut state = world.listed();
+    world.propose("l", "0", 1, 1);
+    world.settle(&mut state);
+    world.pass(60);
+    world.confirm("l");
+    let unseen = std::mem::take(&mut world.news);
+    world.turn(&mut state);
+    assert!(world.writes.contains(&"conflict l".into()), "{:?}", world.writes);
+    world.news.extend(unseen);
+    run_to_start(&mut world, &mut state);
+    assert_eq!(world.status("l").phase, Some(LeasePhase::Running));
+}
+
+#[test]
+fn absurd_requests_of_the_owners_pods_are_counted_and_not_stumbled_over() {
+    let mut world = World::new(1, &json!({}));
+    let mut pod = json!({"metadata": {"name": "own", "uid": "own", "namespace": "owner"},
+        "spec": {"containers": []}, "status": {"phase": "Pending"}});
+    let most = json!({"limits": {"nvidia.com/gpu": "9223372036854775807",
+        "nvidia.com/mig-1g.10gb": "9223372036854775807", "cpu": "9E", "memory": "9E"}});
+    pod["spec"]["containers"] =
+        json!([{"name": "a", "resources": most}, {"name": "b", "resources": most}]);
+    world.put_owners_pod(pod.clone());
+    pod["metadata"]["uid"] = "bound".into();
+    pod["metadata"]["name"] = "bound".into();
+    pod["spec"]["nodeName"] = "n0".into();
+    world.put_owners_pod(pod);
+    let mut state = world.listed();
+    world.settle(&mut state);
+    assert_eq!(world.pools["a"].status.clone().unwrap().gpus.free, 0);
 }

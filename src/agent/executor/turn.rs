@@ -146,7 +146,7 @@ impl State {
                 gpus: self.held.0.get(&name).copied().unwrap_or(0),
                 entered: self.entered.get(&name).copied().unwrap_or(0),
             };
-            let next = self.serial + 1;
+            let next = self.serial.saturating_add(1);
             if let Some(status) = picture::status(&pool, lent, held, next, now) {
                 self.serial = next;
                 board.busy = true;

@@ -96,15 +96,8 @@ pub fn gate(lease: &GuestLease, address: &str) -> Value {
     })
 }
 
-fn user_metadata(lease: &GuestLease, field: &str) -> BTreeMap<String, String> {
-    let given = lease.spec.template.get("metadata").and_then(|metadata| metadata.get(field));
-    let given = given.and_then(Value::as_object).into_iter().flatten();
-    given.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
-}
-
 fn labels(lease: &GuestLease, key: Key) -> BTreeMap<String, String> {
-    let mut labels = user_metadata(lease, "labels");
-    labels.retain(|name, _| !name.contains(api::GROUP));
+    let mut labels = template::guest_labels(&lease.spec.template);
     let mut ours = vec![
         (api::LABEL_JOB_UID, lease.spec.job.uid.clone()),
         (api::LABEL_GUEST_LEASE, lease.name_any()),
@@ -123,9 +116,10 @@ fn labels(lease: &GuestLease, key: Key) -> BTreeMap<String, String> {
 }
 
 fn annotations(lease: &GuestLease, sandbox: bool) -> BTreeMap<String, String> {
-    let mut annotations = user_metadata(lease, "annotations");
-    annotations.retain(|name, _| sandbox || !name.starts_with(api::SANDBOX_PREFIX));
-    annotations
+    if !sandbox {
+        return BTreeMap::new();
+    }
+    template::sandbox_annotations(&lease.spec.template)
 }
 
 fn pod_spec(lease: &GuestLease, pool: &GpuPoolSpec, plan: Plan<'_>) -> Value {
@@ -140,7 +134,9 @@ fn pod_spec(lease: &GuestLease, pool: &GpuPoolSpec, plan: Plan<'_>) -> Value {
     put("automountServiceAccountToken", false.into());
     let class = if gang { api::PRIORITY_CLASS_GANG } else { api::PRIORITY_CLASS };
     put("priorityClassName", class.into());
-    put("activeDeadlineSeconds", lease.spec.active_deadline_seconds.into());
+    // The owner may have lowered what the pool offers since the lease was answered.
+    let longest = lease.spec.active_deadline_seconds.min(pool.offer.max_attempt_seconds).max(1);
+    put("activeDeadlineSeconds", longest.into());
     let grace = lease.spec.grace_seconds.min(pool.offer.notice_seconds).max(0);
     put("terminationGracePeriodSeconds", grace.into());
     if !defaults.runtime_class_name.is_empty() {

@@ -176,6 +176,10 @@ impl World {
             "status": {"phase": "Pending"}})));
     }
 
+    pub(super) fn put_owners_pod(&mut self, pod: Value) {
+        self.put_pod(read(pod));
+    }
+
     pub(super) fn remove_pod(&mut self, name: &str) {
         self.drop_pod(name);
     }

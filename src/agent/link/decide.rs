@@ -1,7 +1,8 @@
 //! What to do next about one lease: the handshake between a hub's `GpuLease` and our `GuestLease`.
 //!
 //! Invariant: pods are confirmed only after the hub holds our acceptance of a lease that was not
-//! withdrawn; a confirmed guest ends for what is written, never because an object is missing.
+//! withdrawn; a confirmed guest ends for what is written, never because an object is missing. Guests
+//! of another grant are never touched, even if that grant names the same hub.
 //!
 //! Why one step at a time: each step is decided on what the step before left behind, so a crash
 //! between any two lines continues where it stopped.
@@ -13,14 +14,15 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::api::digest::digest;
-use crate::api::gpulease::{EndedGroup, GpuLeaseStatus, LeasePhase, LeaseRefusal, Withdrawal};
+use crate::api::gpulease::{GpuLeaseStatus, LeasePhase, LeaseRefusal, Withdrawal};
 use crate::api::{GpuLease, GuestLease};
-use crate::engine::indexes::Indexes;
 
+mod ending;
 mod step;
 #[cfg(test)]
 mod tests;
 
+use ending::{ended_by, never_began, refused_late};
 pub(super) use step::{Step, Terms, Verdict};
 
 /// How long an ended guest whose lease the hub removed is remembered.
@@ -40,13 +42,16 @@ pub(super) fn decide(
         (None, None) => Verdict::Rest,
         (Some(lease), None) => without_guest(lease, terms),
         (None, Some(guest)) => without_lease(guest, terms),
+        (Some(lease), Some(guest)) if guest.spec.grant != terms.grant => {
+            foreign(lease, guest, terms)
+        }
         (Some(lease), Some(guest)) if lease.uid().as_ref() != Some(&guest.spec.lease_uid) => {
             match without_lease(guest, terms) {
                 Verdict::Act(step) => Verdict::Act(step),
                 _ => stranger(lease),
             }
         }
-        (Some(lease), Some(guest)) if guest.spec.confirmed => confirmed(lease, guest),
+        (Some(lease), Some(guest)) if guest.spec.confirmed => confirmed(lease, guest, terms),
         (Some(lease), Some(guest)) => proposed(lease, guest, terms),
     }
 }
@@ -62,7 +67,7 @@ pub(super) fn refused(
         observed_generation: lease.metadata.generation,
         phase: Some(LeasePhase::Refused),
         serial,
-        refusal: Some(refusal),
+        refusal: Some(refusal.bounded()),
         ..GpuLeaseStatus::default()
     }
 }
@@ -122,6 +127,15 @@ fn without_guest(lease: &GpuLease, terms: &Terms) -> Verdict {
     }
 }
 
+/// The record belongs to another grant for the same hub. The other link works on it; if its grant
+/// was deleted, as when an owner renames it, nobody but we can still tell the hub how it ends.
+fn foreign(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> Verdict {
+    if lease.uid().as_ref() != Some(&guest.spec.lease_uid) {
+        return stranger(lease);
+    }
+    if guest.spec.confirmed { mirror(lease, guest, terms) } else { Verdict::Rest }
+}
+
 /// The name is taken by the record of another lease, whose guests go on.
 fn stranger(lease: &GpuLease) -> Verdict {
     match phase(lease) {
@@ -164,30 +178,16 @@ fn missing(lease: &GpuLease, terms: &Terms) -> Verdict {
     Verdict::Act(Step::ReportMissing(Box::new(status)))
 }
 
-/// The indexes of `lease` that have not ended, as ended for `reason`.
-fn ended_by(
-    lease: &GpuLease,
-    status: &GpuLeaseStatus,
-    reason: &str,
-    message: &str,
-) -> Option<EndedGroup> {
-    let all = Indexes::parse(&lease.spec.indexes)?;
-    let known = status.ended.iter().filter_map(|group| Indexes::parse(&group.indexes));
-    let left = known.fold(all, |left, group| left.minus(&group));
-    (!left.is_empty()).then(|| EndedGroup {
-        reason: reason.into(),
-        indexes: left.to_string(),
-        message: Some(message.into()),
-        ..EndedGroup::default()
-    })
-}
-
 fn without_lease(guest: &GuestLease, terms: &Terms) -> Verdict {
-    if !guest.spec.confirmed {
-        return Verdict::Act(Step::Remove);
+    if guest.spec.grant != terms.grant {
+        return Verdict::Rest; // that grant's link looks after it, or the sweep does
     }
     let status = guest.status.as_ref();
-    if status.and_then(|status| status.phase) != Some(LeasePhase::Released) {
+    let phase = status.and_then(|status| status.phase);
+    if !guest.spec.confirmed || phase == Some(LeasePhase::Refused) {
+        return Verdict::Act(Step::Remove); // it never had pods
+    }
+    if phase != Some(LeasePhase::Released) {
         return Verdict::Rest; // an orphan: it ends as its contract says
     }
     if !guest.spec.forgotten {
@@ -206,13 +206,19 @@ fn elapsed(then: Timestamp, now: Timestamp) -> Duration {
     Duration::from_secs(u64::try_from(now.as_second() - then.as_second()).unwrap_or(0))
 }
 
+/// Not confirmed: what counts is the executor's answer, whatever the hub's status says already.
 fn proposed(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> Verdict {
     let answer = guest.status.clone().unwrap_or_default();
     match phase(lease) {
         Some(LeasePhase::Refused | LeasePhase::Released) => Verdict::Act(Step::Remove),
-        Some(_) => match &lease.spec.withdrawn {
-            Some(withdrawal) => report(never_began(lease, withdrawal, terms)),
-            None => Verdict::Act(Step::Confirm),
+        Some(_) => match (answer.phase, withdrawal(lease)) {
+            (Some(LeasePhase::Refused), _) => report(refused_late(lease, guest, terms)),
+            (_, Some(withdrawal)) => {
+                let message = "withdrawn before its pods existed";
+                report(never_began(lease, &withdrawal.reason, message, terms))
+            }
+            (Some(LeasePhase::Reserved), None) => Verdict::Act(Step::Confirm),
+            (_, None) => Verdict::Rest,
         },
         None => {
             if let Some(refusal) = overtaken(lease, terms) {
@@ -234,26 +240,33 @@ fn proposed(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> Verdict {
     }
 }
 
-/// Accepted, but withdrawn before its pods were allowed: all of it ended without having begun.
-fn never_began(lease: &GpuLease, withdrawal: &Withdrawal, terms: &Terms) -> GpuLeaseStatus {
-    let mut status = lease.status.clone().unwrap_or_default();
-    let reason = &withdrawal.reason;
-    status.ended.extend(ended_by(lease, &status, reason, "withdrawn before its pods existed"));
-    status.observed_generation = lease.metadata.generation;
-    status.phase = Some(LeasePhase::Released);
-    status.end_reason = Some(reason.clone());
-    status.end_time = Some(Time(terms.now));
-    status
+/// The hub's withdrawal of `lease`, as our own record can hold it.
+fn withdrawal(lease: &GpuLease) -> Option<Withdrawal> {
+    lease.spec.withdrawn.clone().map(Withdrawal::bounded)
 }
 
-fn confirmed(lease: &GpuLease, guest: &GuestLease) -> Verdict {
-    let status = guest.status.clone().unwrap_or_default();
-    let ended = status.phase == Some(LeasePhase::Released);
-    if let Some(withdrawal) = &lease.spec.withdrawn
-        && guest.spec.withdrawn.as_ref() != Some(withdrawal)
-        && !ended
+fn confirmed(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> Verdict {
+    let over = guest.status.as_ref().and_then(|status| status.phase);
+    let over = matches!(over, Some(LeasePhase::Released | LeasePhase::Refused));
+    if let Some(withdrawal) = withdrawal(lease)
+        && guest.spec.withdrawn.as_ref() != Some(&withdrawal)
+        && !over
     {
-        return Verdict::Act(Step::Withdraw(withdrawal.clone()));
+        return Verdict::Act(Step::Withdraw(withdrawal));
+    }
+    mirror(lease, guest, terms)
+}
+
+/// Tells the hub what the executor wrote of a confirmed guest.
+fn mirror(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> Verdict {
+    let status = guest.status.clone().unwrap_or_default();
+    if status.phase == Some(LeasePhase::Refused) {
+        // Confirmed and refused at once: the refusal was first, so it has no pods.
+        return match phase(lease) {
+            Some(LeasePhase::Refused | LeasePhase::Released) => observed(lease),
+            Some(_) => report(refused_late(lease, guest, terms)),
+            None => report(refused(lease, status.refusal.unwrap_or_default(), status.serial)),
+        };
     }
     let entered = lease.status.as_ref().and_then(|status| status.serial);
     let mirror = GpuLeaseStatus {

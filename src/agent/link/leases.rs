@@ -177,6 +177,7 @@ impl<'a> Desk<'a> {
             }
         };
         let terms = Terms {
+            grant: self.link.grant.name.clone(),
             hub_id: self.link.grant.spec.hub_id.clone(),
             highest: self.link.record.highest(),
             missing: since.elapsed(),
@@ -253,7 +254,7 @@ impl<'a> Desk<'a> {
         let mut ended: Vec<_> = self
             .guests
             .iter()
-            .filter(|(_, guest)| guest.spec.forgotten)
+            .filter(|(_, guest)| guest.spec.forgotten && guest.spec.grant == self.link.grant.name)
             .filter_map(|(name, guest)| Some((name, guest.status.as_ref()?)))
             .filter(|(_, status)| status.phase == Some(LeasePhase::Released))
             .map(|(name, status)| (status.end_time.as_ref().map(|end| end.0), name))

@@ -48,11 +48,12 @@ async fn sweep(client: &Client, settings: &Settings) -> Result<(), Error> {
 
 /// Whether nobody needs the record any more: it never had pods, or it ended an hour ago.
 fn is_over(guest: &GuestLease, now: Timestamp) -> bool {
-    if !guest.spec.confirmed {
+    let phase = guest.status.as_ref().and_then(|status| status.phase);
+    if !guest.spec.confirmed || phase == Some(LeasePhase::Refused) {
         return true;
     }
     let Some(status) = &guest.status else { return false };
     let age = status.end_time.as_ref().map(|end| now.as_second() - end.0.as_second());
     let remembered = i64::try_from(REMEMBERED.as_secs()).unwrap_or(i64::MAX);
-    status.phase == Some(LeasePhase::Released) && age.is_some_and(|age| age >= remembered)
+    phase == Some(LeasePhase::Released) && age.is_some_and(|age| age >= remembered)
 }

@@ -1,7 +1,7 @@
 //! The table as CEL: expressions of type string that say what is wrong with a value, or nothing.
 
 use super::table::{
-    DESCRIBING_PREFIX, Field, Form, MANAGED_BY, Object, RESERVED_DOMAINS, RESERVED_NAMES,
+    DESCRIBING_PREFIX, Field, Form, Object, RESERVED_DOMAINS, RESERVED_KEYS, RESERVED_NAMES,
     RESERVED_PREFIXES, SANDBOX_ANNOTATIONS, Shape, VARIABLE_FIELDS, VOLUME_FIELDS,
 };
 use super::words;
@@ -130,7 +130,8 @@ fn findings(shape: Shape, value: &str, path: &str) -> String {
 fn keys(shape: Shape, value: &str, path: &str) -> String {
     let domains = RESERVED_DOMAINS.join("|").replace('.', "\\\\.");
     let mut reserved = format!(
-        "(k == '{MANAGED_BY}' || (k.matches('^([^/]*\\\\.)?({domains})/') && !k.startsWith('{DESCRIBING_PREFIX}')))"
+        "(k in {} || (k.matches('^([^/]*\\\\.)?({domains})/') && !k.startsWith('{DESCRIBING_PREFIX}')))",
+        texts(RESERVED_KEYS)
     );
     if matches!(shape, Shape::Annotations) {
         reserved = format!("!(k in {}) && {reserved}", texts(SANDBOX_ANNOTATIONS));

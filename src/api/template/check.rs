@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::table::{
-    DESCRIBING_PREFIX, Form, List, MANAGED_BY, Object, RESERVED_DOMAINS, RESERVED_NAMES,
+    DESCRIBING_PREFIX, Form, List, Object, RESERVED_DOMAINS, RESERVED_KEYS, RESERVED_NAMES,
     RESERVED_PREFIXES, SANDBOX_ANNOTATIONS, Shape, VARIABLE_FIELDS, VOLUME_FIELDS,
 };
 use super::words;
@@ -175,7 +175,7 @@ fn pod_field(text: &str, fields: &[&str]) -> bool {
 }
 
 fn reserved_key(key: &str) -> bool {
-    if key == MANAGED_BY {
+    if RESERVED_KEYS.contains(&key) {
         return true;
     }
     let Some((domain, _)) = key.split_once('/') else { return false };

@@ -28,6 +28,8 @@ macro_rules! container_fields {
         &[
             needed("name", Shape::Text(Form::Label)),
             needed("image", Shape::Text(Form::Image)),
+            // Accepted, since templates often carry it; guests always pull (Always), so that none
+            // runs an image of the node that it could not pull itself.
             field("imagePullPolicy", Shape::OneOf(&["Always", "IfNotPresent", "Never"])),
             field("command", Shape::List(&TEXTS)),
             field("args", Shape::List(&TEXTS)),

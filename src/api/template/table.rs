@@ -30,9 +30,9 @@ pub(super) enum Shape {
     Quantity,
     /// A whole number of GPUs, as number or text.
     Gpus,
-    /// Labels of the pod.
+    /// Labels of the pod; those without a prefix or with `app.kubernetes.io/` reach the guests.
     Labels,
-    /// Annotations of the pod.
+    /// Annotations of the pod; none of them reaches the guests, those of the sandbox apart.
     Annotations,
 }
 
@@ -287,13 +287,16 @@ pub(super) const RESERVED_NAMES: &[&str] =
 /// in a sandbox only.
 pub(super) const SANDBOX_ANNOTATIONS: &[&str] =
     &["sandbox.idlewild.dev/run-for", "sandbox.idlewild.dev/exit-code"];
-/// Domains (with all below them) whose labels and annotations steer a cluster, not a program.
+/// Domains (with all below them) whose labels and annotations steer a cluster, not a program. Who
+/// writes one of them here is mistaken and hears it; what protects an owner is that guests get no
+/// label or annotation that is not on the list of [`super::copied`].
 pub(super) const RESERVED_DOMAINS: &[&str] =
     &["idlewild.dev", "kubernetes.io", "k8s.io", "cncf.io", "nvidia.com", "projectcalico.org"];
 /// Prefix that is allowed all the same: it describes a program.
 pub(super) const DESCRIBING_PREFIX: &str = "app.kubernetes.io/";
-/// Which of it is not: the member sets it on its guests.
-pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Keys that are not, for all that: the member sets the first on its guests, and the second gives
+/// a pod an identity in the owner's cloud.
+pub(super) const RESERVED_KEYS: &[&str] = &["app.kubernetes.io/managed-by", "aadpodidbinding"];
 /// Fields of a pod that variables can hold.
 pub(super) const VARIABLE_FIELDS: &[&str] = &[
     "metadata.name",

@@ -17,7 +17,7 @@ fn lent(free: &[u32]) -> Lent {
         resource: "nvidia.com/gpu".into(),
         total: 8,
         guests: 0,
-        owner: 8 - free,
+        owner: 8_u32.saturating_sub(*free),
         free: *free,
         milli_cpu: 1000 * (place as u64 + 1),
         memory_bytes: 7,
@@ -65,4 +65,17 @@ fn limits_cap_the_sums_and_reasons_are_told() {
     let empty = status(&pool(json!({})), &empty, HELD, 1, at()).unwrap();
     assert_eq!(empty.conditions[0].reason, "NoNodes");
     assert_eq!(empty.not_lent[0].nodes, 3);
+}
+
+#[test]
+fn a_picture_never_holds_more_than_can_be_stored() {
+    let mut many = lent(&(1..200).collect::<Vec<_>>());
+    let shapes = super::shapes(&many.slots);
+    assert_eq!((shapes.len(), shapes[0].free.len(), shapes[0].free[0].gpus), (1, 64, 199));
+    for (place, slot) in many.slots.iter_mut().enumerate() {
+        slot.model = format!("M{place:062}");
+    }
+    many.slots[0].model.push('x');
+    let status = status(&pool(json!({})), &many, HELD, 1, at()).unwrap();
+    assert_eq!((status.shapes.len(), status.summary.models.len()), (64, 1024));
 }

@@ -135,3 +135,25 @@ fn a_stray_pod_of_an_ended_lease_is_stopped() {
     let stray = steps(&lease("Released", "0", 1), vec![pod(0, json!({"phase": "Running"}))], 0);
     stops(&stray, outcome::UNKNOWN);
 }
+
+#[test]
+fn what_a_status_says_can_be_stored_whatever_pods_and_hubs_say() {
+    let conditions: Vec<_> =
+        (0..30).map(|number| json!({"type": format!("C{number:02}"), "status": "True"})).collect();
+    let long = "x".repeat(5000);
+    let mut lease = lease("Running", "0", 1);
+    let withdrawn = crate::api::gpulease::Withdrawal { reason: long.clone(), grace_seconds: 1 };
+    lease.spec.withdrawn = Some(withdrawn);
+    let memory = Memory { refused: (1, long), ..Memory::default() };
+    let gone = BTreeMap::new();
+    let ended = [pod(0, json!({"phase": "Failed", "conditions": conditions}))].into();
+    for pods in [&gone, &ended] {
+        let run = Run { lease: &lease, pool: None, pods, memory: &memory, verdict: None };
+        let steps = decide(&run, at(0)).steps;
+        let [Step::Report(status)] = steps.as_slice() else { panic!("{steps:?}") };
+        let group = &status.ended[0];
+        assert!(group.reason.len() <= 64 && group.conditions.len() <= 16);
+        assert!(group.message.as_ref().is_none_or(|message| message.len() <= 1024));
+        assert!(status.end_reason.as_ref().unwrap().len() <= 64);
+    }
+}

@@ -113,8 +113,35 @@ fn annotations_of_the_sandbox_pass_in_a_sandbox_only() {
     let lease = lease(1, 1, "A100", template);
     let annotations =
         |sandbox| build(&lease, 0, sandbox).unwrap()["metadata"]["annotations"].clone();
-    assert_eq!(annotations(false), json!({"example.org/a": "b"}));
-    assert_eq!(annotations(true)["sandbox.idlewild.dev/run-for"], "5s");
+    assert_eq!(annotations(false), json!({}));
+    assert_eq!(annotations(true), json!({"sandbox.idlewild.dev/run-for": "5s"}));
+}
+
+#[test]
+fn labels_that_could_steer_the_owners_cluster_stay_on_the_hub() {
+    let mut template = simple();
+    template["metadata"] = json!({"labels": {"app": "train", "app.kubernetes.io/name": "train",
+        "azure.workload.identity/use": "true", "sidecar.istio.io/inject": "true"}});
+    let pod = build(&lease(1, 1, "A100", template), 0, true).unwrap();
+    let labels = pod["metadata"]["labels"].as_object().unwrap();
+    let users: Vec<_> = labels.keys().filter(|key| !key.contains("idlewild.dev")).collect();
+    assert_eq!(users, ["app", "app.kubernetes.io/managed-by", "app.kubernetes.io/name"]);
+}
+
+#[test]
+fn images_are_always_pulled_and_no_pod_runs_longer_than_the_pool_offers() {
+    let template = json!({"spec": {
+        "initContainers": [{"name": "prepare", "image": "i", "imagePullPolicy": "Never"}],
+        "containers": [{"name": "main", "image": "i", "imagePullPolicy": "IfNotPresent"}]}});
+    let lease = lease(1, 1, "A100", template);
+    let pool = json!({"offer": {"maxAttemptSeconds": 40}});
+    let plan = Plan { key: Key { index: 3, rank: 0 }, node: "n1", sandbox: false };
+    let pod = pod(&lease, &serde_json::from_value(pool).unwrap(), plan).unwrap();
+    assert_eq!(pod["spec"]["activeDeadlineSeconds"], 40);
+    for list in ["initContainers", "containers"] {
+        assert_eq!(pod["spec"][list][0]["imagePullPolicy"], "Always");
+    }
+    assert_eq!(build(&lease, 0, false).unwrap()["spec"]["activeDeadlineSeconds"], 100);
 }
 
 /// Values that some field may or may not hold.

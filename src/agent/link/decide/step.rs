@@ -9,6 +9,8 @@ use crate::api::gpulease::{GpuLeaseStatus, Withdrawal};
 /// What a decision depends on besides the two records.
 #[derive(Clone, Debug)]
 pub(in crate::agent::link) struct Terms {
+    /// Name of the owner's grant that is served.
+    pub grant: String,
     /// The hub that the owner granted.
     pub hub_id: String,
     /// Highest incarnation of that hub that was ever seen.

@@ -2,7 +2,7 @@ use k8s_openapi::jiff::SignedDuration;
 use serde_json::json;
 
 use super::*;
-use crate::api::gpulease::GuestLeaseStatus;
+use crate::api::gpulease::{EndedGroup, GuestLeaseStatus};
 
 const NOW: i64 = 1_000_000;
 
@@ -12,6 +12,7 @@ fn now() -> Timestamp {
 
 fn terms() -> Terms {
     Terms {
+        grant: "hub".into(),
         hub_id: "hub".into(),
         highest: 2,
         missing: Duration::ZERO,
@@ -84,6 +85,7 @@ fn guest(text: &str) -> Option<GuestLease> {
                 "confirmed" => guest.spec.confirmed = true,
                 "forgotten" => guest.spec.forgotten = true,
                 "withdrawn" => guest.spec.withdrawn = Some(withdrawal(value)),
+                "grant" => guest.spec.grant = value.into(),
                 "other" => guest.spec.lease_uid = "other".into(),
                 "ago" => {
                     let ago = SignedDuration::from_secs(value.parse().unwrap());
@@ -318,4 +320,64 @@ fn the_record_of_another_lease_of_the_same_name_is_never_taken_for_ours() {
     check("new", "other phase=Running confirmed", &["Refused LeaseExists"]);
     check("new", "other phase=Reserved", &["remove", "propose"]);
     check("new", "other phase=Released confirmed ago=1", &["forget", "Refused LeaseExists"]);
+}
+
+#[test]
+fn only_the_executors_answer_confirms_whatever_the_hub_says() {
+    let world = check("phase=Accepted", "new", &[]);
+    assert!(!world.guest.unwrap().spec.confirmed);
+    let mut world =
+        World { lease: lease("phase=Running"), guest: guest("phase=Reserved"), terms: terms() };
+    assert_eq!(world.settle(), ["confirm", "Accepted"], "what the hub made up is put right");
+}
+
+#[test]
+fn a_lease_accepted_at_the_hub_and_refused_here_has_ended_without_having_begun() {
+    for answer in ["phase=Refused", "phase=Refused confirmed"] {
+        for lease in ["phase=Accepted", "generation=2 phase=Accepted withdrawn=Suspended"] {
+            let mut world =
+                World { lease: self::lease(lease), guest: guest(answer), terms: terms() };
+            let said = world.settle();
+            assert_eq!(said[0], "Released NotEnoughFree", "{lease} {answer}: {said:?}");
+            let status = world.lease.clone().unwrap().status.unwrap();
+            assert_eq!((status.ended[0].indexes.as_str(), status.serial), ("0-3", Some(9)));
+            assert!(world.settle().is_empty());
+            world.lease = None;
+            world.settle();
+            assert!(world.guest.is_none(), "nothing of it stays");
+        }
+    }
+    check("new", "phase=Refused confirmed", &["Refused NotEnoughFree"]);
+    check("phase=Refused", "phase=Refused confirmed", &[]);
+    check("-", "phase=Refused confirmed", &["remove"]);
+}
+
+#[test]
+fn guests_of_another_grant_for_the_same_hub_are_reported_at_most() {
+    for answer in ["new", "phase=Reserved", "phase=Refused", "phase=Released confirmed ago=10"] {
+        check("-", &format!("{answer} grant=other"), &[]);
+    }
+    check("phase=Accepted", "phase=Reserved grant=other", &[]);
+    check("new", "new grant=other", &[]);
+    check("new", "other phase=Reserved grant=other", &["Refused LeaseExists"]);
+    let lease = "generation=2 phase=Running withdrawn=Suspended";
+    let world = check(lease, "phase=Released confirmed grant=other", &["Released"]);
+    assert_eq!(world.guest.unwrap().spec.withdrawn, None);
+}
+
+#[test]
+fn what_a_hub_writes_is_cut_to_what_can_be_stored() {
+    let long = "x".repeat(5000);
+    let mut lease = lease("generation=2 phase=Running").unwrap();
+    lease.spec.withdrawn = Some(withdrawal(&long));
+    let mut world =
+        World { lease: Some(lease), guest: guest("phase=Running confirmed"), terms: terms() };
+    assert_eq!(world.settle().len(), 2, "withdrawn once, observed once");
+    assert_eq!(world.guest.unwrap().spec.withdrawn.unwrap().reason.len(), 64);
+    let mut lease = self::lease("new").unwrap();
+    lease.spec.withdrawn = Some(withdrawal(&long));
+    let mut world = World { lease: Some(lease), guest: None, terms: terms() };
+    world.settle();
+    let refusal = world.lease.unwrap().status.unwrap().refusal.unwrap();
+    assert_eq!(refusal.message.chars().count(), 1024);
 }
