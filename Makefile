@@ -34,8 +34,12 @@ check: packages deny ## The part of the gate without control planes
 	cargo test --locked --lib --bins
 
 .PHONY: e2e
-e2e: setup build ## Tests on real control planes
+e2e: setup build charts ## Tests on real control planes
 	RUST_BACKTRACE=0 cargo test --locked --test e2e -- --test-threads=1 $(TESTS)
+
+.PHONY: charts
+charts: setup # plain manifests are what the charts render
+	HELM=$(CONTROLPLANE)/helm deploy/render.sh --check
 
 .PHONY: bench
 bench: setup build ## Prints figures: dispatch through real API servers
@@ -71,4 +75,4 @@ generate: ## Writes crds/, the charts' copies and the generated policies
 
 .PHONY: deploy
 deploy: setup ## Renders the plain manifests in deploy/ from the charts
-	deploy/render.sh
+	HELM=$(CONTROLPLANE)/helm deploy/render.sh

@@ -74,6 +74,17 @@ fn a_job_costs_the_hub_four_requests_however_many_members() {
 }
 
 #[test]
+fn a_job_that_had_to_wait_costs_one_request_more_and_one_a_minute() {
+    let members = vec![member("m0", 1, 8), member("m1", 1, 8)];
+    fresh(&settings("budget-waiting", members), async |federation| {
+        let began = Instant::now();
+        let cost = cost_per_job(federation, 100).await;
+        let minutes = began.elapsed().as_secs_f64() / 60.0;
+        assert!(cost <= 5.0 + minutes, "{cost} in {minutes} minutes");
+    });
+}
+
+#[test]
 #[ignore = "a benchmark: it prints figures, see make bench"]
 fn bench_thousand_jobs_over_three_members() {
     let members = (0..3).map(|index| member(&format!("m{index}"), 50, 8)).collect();

@@ -45,7 +45,7 @@ pub(super) fn note(state: &mut State, pass: &Pass, now: Now) {
             Answer::None => (NO_SERIAL, 8 << times.min(DOUBLED - 3)),
         };
         let until = now.instant + Duration::from_secs(delay);
-        notes.bars.insert(pool, Bar { epoch, serial, times, until, said });
+        notes.bars.insert(pool, Bar { epoch, serial, times, said, until });
     }
 }
 

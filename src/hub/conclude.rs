@@ -18,7 +18,7 @@ use crate::engine::explain::{self, WaitReason};
 use crate::engine::lifecycle::{Allocation, Step, Terms};
 use crate::engine::model::{Epoch, Placement, Refusal, Waiting};
 
-/// A waiting job's message is rewritten at most this often while its reasons stay the same.
+/// A waiting job's message is rewritten at most this often while its reason stays the same.
 const REWORDED_AFTER: Duration = Duration::from_mins(1);
 /// A new job that waits only for members to answer others is not told so before this time.
 const BRIEF: Duration = Duration::from_secs(5);
@@ -59,7 +59,7 @@ pub(super) fn conclude(
     work.leases.extend(leases::from_leaving(state, &pass.id, &pass.advance.record));
     let wait = wait(state, &pass, waiting, now);
     let new = status(state, &pass, identity, wait.clone(), now);
-    note(state, &pass, wait.as_ref(), waiting, now);
+    note(state, &pass, wait.as_ref(), now);
     schedule(state, &mut work, &pass, (new, is_brief(waiting)), now);
     if !work.is_empty() {
         state.notes.entry(pass.id).or_default().busy = true;
@@ -131,10 +131,9 @@ fn wait(state: &State, pass: &Pass, waiting: Option<&Waiting>, now: Now) -> Opti
                 false => WaitReason::of(refusals).as_str(),
             };
             let notes = state.notes.get(&pass.id);
-            let same = notes.is_some_and(|notes| {
-                notes.refusals.iter().eq(refusals.keys())
-                    && notes.written.is_some_and(|at| now.instant < at + REWORDED_AFTER)
-            });
+            let fresh =
+                |notes: &Notes| notes.written.is_some_and(|at| now.instant < at + REWORDED_AFTER);
+            let same = notes.is_some_and(fresh);
             let status = pass.job.status.as_ref();
             let placed = status.and_then(|status| {
                 crate::api::conditions::find(&status.conditions, reasons::PLACED)
@@ -181,16 +180,13 @@ fn status(
 }
 
 /// Notes what later passes need.
-fn note(state: &mut State, pass: &Pass, wait: Option<&Wait>, waiting: Option<&Waiting>, now: Now) {
+fn note(state: &mut State, pass: &Pass, wait: Option<&Wait>, now: Now) {
     let held = convert::terms(&pass.job).gpus;
     let held = held.saturating_mul(u64::from(pass.advance.record.live().len()));
     let notes: &mut Notes = state.notes.entry(pass.id.clone()).or_default();
     notes.held_gpus = held;
     notes.waits = wait.is_some() && pass.asked.is_ok();
     notes.finished = pass.advance.record.finished_at.is_some();
-    if let Some(Waiting::NoPool { refusals }) = waiting {
-        notes.refusals = refusals.keys().copied().collect();
-    }
     let bars = notes.bars.values().map(|bar| bar.until).filter(|until| *until > now.instant);
     let wakes = pass.advance.wake_at.map(|at| now.instant + until(at, now.wall));
     notes.due = bars.chain(wakes).min();

@@ -1,6 +1,6 @@
 //! What the hub's loop is told, and what it remembers of jobs and promises.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 use crate::api::{GpuJob, GpuLease, GpuPool, GpuQueue, JoinRequest, MemberCluster};
 use crate::cluster::Seen;
 use crate::cluster::cache::Key;
-use crate::engine::model::{Epoch, JobId, PodNeed, PoolId, Refusal, Request};
+use crate::engine::model::{Epoch, JobId, PodNeed, PoolId, Request};
 
 /// What a watch or a finished write tells the loop.
 #[derive(Debug)]
@@ -87,8 +87,6 @@ pub(super) struct Notes {
     pub(super) due: Option<Instant>,
     /// Pools that refused it.
     pub(super) bars: BTreeMap<PoolId, Bar>,
-    /// Refusals in the last message.
-    pub(super) refusals: BTreeSet<Refusal>,
     /// Queue that it waits in.
     pub(super) queue: String,
     /// GPUs that it holds.

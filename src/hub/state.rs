@@ -236,6 +236,10 @@ impl State {
         if let Some(notes) = self.notes.get_mut(&id) {
             notes.busy = false;
             notes.due = again.map(|delay| now + delay);
+            if again.is_some() {
+                // Perhaps its status was not written: the next one need not wait.
+                notes.written = None;
+            }
         }
         if again.is_none() {
             self.dirty.insert(id);
