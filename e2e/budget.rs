@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use idlewild::sandbox::{Federation, get, metric};
 
 use crate::faults::all_over;
@@ -103,9 +104,11 @@ async fn thousand(federation: &Federation, count: usize) {
     let starts = crate::faults::watch_starts(federation);
     let api = jobs(federation).await;
     let began = Instant::now();
-    for index in 0..count {
+    let all = futures::stream::iter(0..count);
+    all.for_each_concurrent(32, async |index| {
         create(&api, job(&format!("burst-{index}"), 1, "1s")).await;
-    }
+    })
+    .await;
     let submitted = began.elapsed();
     let jobs = all_over(&api, count, Duration::from_mins(10)).await;
     let took = began.elapsed();

@@ -189,7 +189,9 @@ fn note(state: &mut State, pass: &Pass, wait: Option<&Wait>, now: Now) {
     notes.finished = pass.advance.record.finished_at.is_some();
     let bars = notes.bars.values().map(|bar| bar.until).filter(|until| *until > now.instant);
     let wakes = pass.advance.wake_at.map(|at| now.instant + until(at, now.wall));
-    notes.due = bars.chain(wakes).min();
+    // Rounds pass over those that wait; what their message counts may have changed meanwhile.
+    let reworded = notes.waits.then(|| now.instant + REWORDED_AFTER);
+    notes.due = bars.chain(wakes).chain(reworded).min();
 }
 
 fn until(millis: i64, wall: Timestamp) -> Duration {

@@ -11,7 +11,7 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 use crate::api::{GpuJob, GpuLease, GpuPool, GpuQueue, JoinRequest, MemberCluster};
 use crate::cluster::Seen;
 use crate::cluster::cache::Key;
-use crate::engine::model::{Epoch, JobId, PodNeed, PoolId, Request};
+use crate::engine::model::{Demand, Epoch, JobId, PodNeed, PoolId, Request};
 
 /// What a watch or a finished write tells the loop.
 #[derive(Debug)]
@@ -91,6 +91,8 @@ pub(super) struct Notes {
     pub(super) queue: String,
     /// GPUs that it holds.
     pub(super) held_gpus: u64,
+    /// What it wanted when it was last looked at.
+    pub(super) demand: Option<Demand>,
     /// Whether some of it waits for GPUs or quota.
     pub(super) waits: bool,
     /// Whether it is over.

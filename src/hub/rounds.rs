@@ -3,14 +3,14 @@
 //! Invariant: capacity is given out here and nowhere else, one pass at a time, counting what is
 //! promised but not yet seen. A job with writes under way is left alone until they are answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::facts::{Bar, Promise, Read};
+use super::facts::{Bar, Notes, Promise, Read};
 use super::state::State;
 use super::work::Work;
 use super::{bars, conclude, leases, queues, snapshot};
@@ -58,12 +58,22 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
         state.capacity_changed = true;
     }
     let mut work = Vec::new();
-    let passes = passes(state, now, &mut work);
+    let capacity_changed = std::mem::take(&mut state.capacity_changed);
+    let mut passes = passes(state, now, &mut work);
     for pass in &passes {
         bars::note(state, pass, now);
         note_held(state, pass);
     }
-    let demands: Vec<Demand> = passes.iter().filter_map(|pass| demand(state, pass, now)).collect();
+    let mut demands = Vec::new();
+    for pass in &passes {
+        let demand = demand(state, pass, now);
+        state.notes.entry(pass.id.clone()).or_default().demand.clone_from(&demand);
+        demands.extend(demand);
+    }
+    if capacity_changed || state.capacity_changed {
+        state.capacity_changed = false;
+        demands.extend(standing_demands(state, &passes));
+    }
     let plan = match demands.is_empty() {
         true => Plan::default(),
         false => round::round(&snapshot::snapshot(state, demands, now.instant, now.wall)),
@@ -71,6 +81,12 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
     let mut placements: BTreeMap<JobId, Vec<Placement>> = BTreeMap::new();
     for placement in plan.placements {
         placements.entry(placement.job.clone()).or_default().push(placement);
+    }
+    // A job that waited and was not touched is looked at only if it got something.
+    let known: BTreeSet<JobId> = passes.iter().map(|pass| pass.id.clone()).collect();
+    for id in placements.keys().filter(|id| !known.contains(*id)) {
+        let job = state.keys.get(id).and_then(|key| state.jobs.get(key)).cloned();
+        passes.extend(job.map(|job| pass(state, id.clone(), job, now, &mut work)));
     }
     for pass in passes {
         let placed = placements.remove(&pass.id).unwrap_or_default();
@@ -83,15 +99,10 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
 /// The jobs to be looked at, each advanced by what is seen of its leases.
 fn passes(state: &mut State, now: Now, work: &mut Vec<Work>) -> Vec<Pass> {
     let mut looked = std::mem::take(&mut state.dirty);
-    let waiting_too = std::mem::take(&mut state.capacity_changed);
     let ripe = state.later.extract_if(.., |_, at| *at <= now.instant);
     looked.extend(ripe.map(|(id, _)| id));
-    for (id, notes) in &state.notes {
-        let due = notes.due.is_some_and(|due| due <= now.instant);
-        if due || (waiting_too && notes.waits) {
-            looked.insert(id.clone());
-        }
-    }
+    let due = |notes: &Notes| notes.due.is_some_and(|due| due <= now.instant);
+    looked.extend(state.notes.iter().filter(|(_, notes)| due(notes)).map(|(id, _)| id.clone()));
     let mut passes = Vec::new();
     for id in looked {
         let held = state.keys.get(&id).and_then(|key| state.jobs.get(key));
@@ -104,6 +115,15 @@ fn passes(state: &mut State, now: Now, work: &mut Vec<Work>) -> Vec<Pass> {
         }
     }
     passes
+}
+
+/// What all other waiting jobs want, as it was when they were last looked at: nothing of theirs has
+/// changed since, so that a round over thousands of them costs no more than their placement.
+fn standing_demands(state: &State, passes: &[Pass]) -> Vec<Demand> {
+    let looked: BTreeSet<&JobId> = passes.iter().map(|pass| &pass.id).collect();
+    let waits = |(id, notes): &(&JobId, &Notes)| notes.waits && !notes.busy && !looked.contains(id);
+    let others = state.notes.iter().filter(waits);
+    others.filter_map(|(_, notes)| notes.demand.clone()).collect()
 }
 
 /// Ends the leases of a job that is gone; those of members that left went with them. A job that is
