@@ -105,7 +105,7 @@ async fn thousand(federation: &Federation, count: usize) {
     let api = jobs(federation).await;
     let began = Instant::now();
     let all = futures::stream::iter(0..count);
-    all.for_each_concurrent(32, async |index| {
+    all.for_each_concurrent(8, async |index| {
         create(&api, job(&format!("burst-{index}"), 1, "1s")).await;
     })
     .await;

@@ -77,7 +77,7 @@ pub struct Settings {
     pub restored: bool,
 }
 
-/// Runs until the process is told to stop or leadership is lost.
+/// Runs until the process is told to stop.
 ///
 /// # Errors
 /// If the hub's identity cannot be read or the listening address cannot be used.
@@ -108,15 +108,19 @@ pub async fn run(
         if !elect {
             return std::future::pending().await;
         }
-        candidate.win().await;
-        leads.send_replace(true);
-        candidate.hold().await;
+        // A leader that cannot renew stands back and tries again: what it knows is still true.
+        loop {
+            candidate.win().await;
+            leads.send_replace(true);
+            candidate.hold().await;
+            leads.send_replace(false);
+        }
     };
     let hand = Hand { client: client.clone(), answers: sender };
     let hub = Loop::new(identity, hand, gates, metrics);
     let result = tokio::select! {
         () = hub.run(receiver, leader) => Ok(()),
-        () = held => Err(Error::Unfit { reason: "leadership was lost; start again".into() }),
+        never = held => never,
         () = watches => Ok(()),
         ended = server => Err(Error::Unfit {
             reason: format!("cannot serve on {}: {ended:?}", settings.listen),
@@ -234,6 +238,8 @@ impl Loop {
                 *gates = closed.into_iter().map(str::to_owned).collect();
             }
             if !ready || !*leader.borrow() {
+                working = false;
+                self.metrics.leads.set(0);
                 continue;
             }
             if !working {
