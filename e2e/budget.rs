@@ -33,7 +33,10 @@ async fn cost_per_job(federation: &Federation, count: usize) -> f64 {
     for index in 0..count {
         create(&api, job(&format!("cost-{index}"), 1, "1s")).await;
     }
-    all_over(&api, count, Duration::from_mins(5)).await;
+    let over = all_over(&api, count, Duration::from_mins(5)).await;
+    let attempts =
+        over.iter().map(|job| job.status.as_ref().map_or(0, |status| status.next_attempt));
+    println!("{} attempts for {count} jobs", attempts.sum::<u32>());
     let after = requests(federation).await;
     #[allow(clippy::cast_precision_loss, reason = "a few hundred jobs")]
     let each = |what: &String| (after[what] - before[what]) / count as f64;
