@@ -112,8 +112,11 @@ fn wait(state: &State, pass: &Pass, waiting: Option<&Waiting>, now: Now) -> Opti
         Ok(asked) => asked,
         Err(wrong) => return quota(reasons::MISCONFIGURED, wrong.join("; ")),
     };
-    let waiting = waiting?;
     let queue = pass.queue.as_ref().unwrap_or_else(|name| name);
+    let drains = state.queues.get(&(String::new(), queue.clone())).is_some_and(queues::drains);
+    // A drained queue wants nothing placed, so no round speaks of its jobs.
+    let held = (drains && pass.advance.record.finished_at.is_none()).then_some(&Waiting::QueueHeld);
+    let waiting = waiting.or(held)?;
     if let Some((reason, message)) = queues::refusal(waiting, queue) {
         return quota(reason, message);
     }
