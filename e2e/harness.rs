@@ -3,8 +3,6 @@
 //! [`shared`] lends one federation to most tests; they keep to names of their own. What pauses, kills
 //! or dismisses something gets its own from [`fresh`].
 
-#![allow(dead_code, reason = "helpers serve tests that come and go")]
-
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;

@@ -81,5 +81,3 @@ pub const PRIORITY_CLASS_GANG: &str = "idlewild-guest-gang";
 pub const SILENT_AFTER_SECONDS: u64 = 40;
 /// Most replica indexes that one lease carries.
 pub const MAX_INDEXES_PER_LEASE: u32 = 256;
-/// Most leases of a member that wait for its answer at once.
-pub const MAX_UNACCEPTED_PER_MEMBER: u32 = 32;

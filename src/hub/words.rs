@@ -162,7 +162,7 @@ fn reachable<'a>(sight: &'a Sight<'_>, status: &GpuJobStatus) -> Option<Claim<'a
 /// The one reason that matters most now, for the column.
 #[must_use]
 pub(super) fn reason(sight: &Sight<'_>, status: &GpuJobStatus) -> String {
-    if let Some(verdict) = sight.record.verdict.as_ref().filter(|_| status.phase.is_some()) {
+    if let Some(verdict) = &sight.record.verdict {
         return if verdict.reason == SUCCEEDED { String::new() } else { verdict.reason.clone() };
     }
     if let Some(wait) = sight.wait.as_ref().filter(|_| status.replicas.running == 0) {
