@@ -10,6 +10,7 @@ use idlewild::api::{GUEST_NAMESPACE, GpuJob};
 use idlewild::sandbox::{Election, Federation, MemberSettings};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -24,7 +25,8 @@ pub(crate) fn watch_starts(federation: &Federation) -> Arc<Mutex<Starts>> {
         let api: Api<Pod> = Api::namespaced(member.cluster.admin.clone(), GUEST_NAMESPACE);
         let starts = starts.clone();
         tokio::spawn(async move {
-            let events = watcher::watcher(api, watcher::Config::default());
+            // Without the pauses it would spin once the runtime shuts down, and never end.
+            let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
             pin_mut!(events);
             while let Some(event) = events.next().await {
                 if let Ok(Event::Apply(pod) | Event::InitApply(pod)) = event {
@@ -38,24 +40,30 @@ pub(crate) fn watch_starts(federation: &Federation) -> Arc<Mutex<Starts>> {
 
 /// Waits until all jobs are over, and returns them.
 pub(crate) async fn all_over(api: &Api<GpuJob>, count: usize, limit: Duration) -> Vec<GpuJob> {
-    eventually(&format!("{count} jobs end"), limit, async || {
-        let all = api.list(&ListParams::default()).await.map_err(|error| error.to_string())?.items;
-        let mut phases: BTreeMap<String, usize> = BTreeMap::new();
-        for job in &all {
-            let phase = job.status.as_ref().and_then(|status| status.phase);
-            *phases.entry(format!("{phase:?}")).or_default() += 1;
+    // A watch: lists of a thousand jobs, again and again, would load the API server they measure.
+    let events = watcher::watcher(api.clone(), watcher::Config::default()).default_backoff();
+    pin_mut!(events);
+    let mut phases: BTreeMap<String, Option<Phase>> = BTreeMap::new();
+    let ended = async {
+        while let Some(event) = events.next().await {
+            if let Ok(Event::Apply(job) | Event::InitApply(job)) = event {
+                phases.insert(job.name_any(), job.status.and_then(|status| status.phase));
+            }
+            let over =
+                |phase: &Option<Phase>| matches!(phase, Some(Phase::Succeeded | Phase::Failed));
+            if phases.len() == count && phases.values().all(over) {
+                return;
+            }
         }
-        let over = |job: &GpuJob| {
-            let phase = job.status.as_ref().and_then(|status| status.phase);
-            matches!(phase, Some(Phase::Succeeded | Phase::Failed))
-        };
-        if all.len() == count && all.iter().all(over) {
-            Ok(all)
-        } else {
-            Err(format!("{phases:?}"))
+    };
+    if tokio::time::timeout(limit, ended).await.is_err() {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for phase in phases.values() {
+            *counts.entry(format!("{phase:?}")).or_default() += 1;
         }
-    })
-    .await
+        panic!("not all of {count} jobs ended within {limit:?}: {counts:?}");
+    }
+    api.list(&ListParams::default()).await.expect("the hub answers").items
 }
 
 pub(crate) fn assert_each_ran_once(jobs: &[GpuJob], starts: &Mutex<Starts>) {

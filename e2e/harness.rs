@@ -6,6 +6,7 @@
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -32,14 +33,39 @@ static SHARED: LazyLock<(Runtime, Federation)> = LazyLock::new(|| {
     (runtime, federation)
 });
 
+/// Far above what any test takes: a test that hangs must end with its name, not with the gate's
+/// patience.
+const HANGS: Duration = Duration::from_mins(15);
+
+/// Ends the process if it is not dropped in time, by a thread that no runtime can block.
+struct Watchdog {
+    _alive: Sender<()>,
+}
+
+impl Watchdog {
+    fn new() -> Self {
+        let (alive, ends) = channel::<()>();
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        std::thread::spawn(move || {
+            if ends.recv_timeout(HANGS) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("{test} hangs: it has not ended within {HANGS:?}");
+                std::process::abort();
+            }
+        });
+        Self { _alive: alive }
+    }
+}
+
 /// Runs `test` with the shared federation, which has two joined members.
 pub(crate) fn shared(test: impl AsyncFnOnce(&'static Federation)) {
+    let _watchdog = Watchdog::new();
     let (runtime, federation) = &*SHARED;
     runtime.block_on(test(federation));
 }
 
 /// Runs `test` with a federation of its own, and stops that whatever happens.
 pub(crate) fn fresh(settings: &Settings, test: impl AsyncFnOnce(&mut Federation)) {
+    let _watchdog = Watchdog::new();
     runtime().block_on(async {
         let mut federation = started(settings).await;
         let outcome = AssertUnwindSafe(test(&mut federation)).catch_unwind().await;
