@@ -23,6 +23,8 @@ pub const ANSWER_MILLIS: i64 = 10_000;
 pub const NOT_ACCEPTED: &str = "NotAccepted";
 /// Ended attempts kept on record.
 const ATTEMPTS_KEPT: usize = 10;
+/// Leases of a living job that were never accepted and stand against a late create of the same.
+const TOMBSTONES: usize = 64;
 /// Longest back-off.
 const BACK_OFF_MILLIS: i64 = 300_000;
 
@@ -328,11 +330,13 @@ fn judge(terms: &Terms, record: &mut Record, holds: bool, now: i64) {
 /// What to do about leases, given the record.
 fn tidy(terms: &Terms, next: &mut Advance, leases: &BTreeMap<Epoch, Lease>, now: i64) {
     let ending = next.record.verdict.as_ref().map(|_| "JobFinished").or(terms.stopped);
+    let oldest = oldest_tombstone(&next.record, leases);
     for lease in leases.values() {
         if lease.epoch.attempt >= next.record.next_attempt {
             next.steps.push(Step::Refresh);
         } else if next.record.is_over(lease.epoch) {
             match lease.stage {
+                Stage::Refused if oldest.is_some_and(|oldest| lease.epoch >= oldest) => {}
                 Stage::Released | Stage::Refused => next.steps.push(Step::Remove(lease.epoch)),
                 _ if !lease.withdrawn => {
                     next.steps.push(Step::Withdraw(lease.epoch, "Superseded"));
@@ -348,6 +352,18 @@ fn tidy(terms: &Terms, next: &mut Advance, leases: &BTreeMap<Epoch, Lease>, now:
             next.steps.push(Step::WithdrawUnanswered(lease.epoch));
         }
     }
+}
+
+/// The first of the refused leases that stay; `None` if none does.
+///
+/// A leader that was held up may still send the create of an allocation that is over. While the job
+/// lives, the lease that was never accepted is in its way: its member remembers nothing of it.
+fn oldest_tombstone(record: &Record, leases: &BTreeMap<Epoch, Lease>) -> Option<Epoch> {
+    if record.finished_at.is_some() {
+        return None;
+    }
+    let refused = leases.values().filter(|lease| lease.stage == Stage::Refused);
+    refused.map(|lease| lease.epoch).rev().take(TOMBSTONES).last()
 }
 
 fn unanswered_too_long(record: &Record, lease: &Lease, now: i64) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a refusal is counted once, and before anything else is placed because of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::facts::Bar;
@@ -28,8 +29,10 @@ pub(super) fn note(state: &mut State, pass: &Pass, now: Now) {
         let said: String = said(lease).chars().take(SAID).collect();
         Some((*epoch, pool, answer(lease)?, said))
     });
-    let seen: Vec<_> = seen.collect();
-    for (epoch, pool, answer, said) in seen {
+    // Refused leases stay for a while: of each pool the last one counts.
+    let newest: BTreeMap<_, _> =
+        seen.map(|(epoch, pool, answer, said)| (pool, (epoch, answer, said))).collect();
+    for (pool, (epoch, answer, said)) in newest {
         let notes = state.notes.entry(pass.id.clone()).or_default();
         let known = notes.bars.get(&pool);
         if known.is_some_and(|bar| bar.epoch >= epoch) {
@@ -94,5 +97,11 @@ pub(super) fn lift(state: &mut State, pass: &Pass) {
     let held = pass.advance.record.allocations.iter().filter(accepted);
     let held: Vec<_> = held.map(|held| (held.pool.clone(), held.epoch)).collect();
     let Some(notes) = state.notes.get_mut(&pass.id) else { return };
-    notes.bars.retain(|pool, bar| !held.iter().any(|(of, at)| of == pool && *at > bar.epoch));
+    let accepted =
+        |pool: &PoolId, bar: &Bar| held.iter().any(|(of, at)| of == pool && *at > bar.epoch);
+    for (_, bar) in notes.bars.iter_mut().filter(|(pool, bar)| accepted(pool, bar)) {
+        // Its epoch stays known, so that the same refusal is not counted again.
+        (bar.serial, bar.times) = (NO_SERIAL, 0);
+        bar.said.clear();
+    }
 }

@@ -165,11 +165,8 @@ fn status(
         .filter_map(|(epoch, key)| Some((*epoch, state.leases.get(key)?.status.clone()?)))
         .collect();
     let members = pass.advance.record.allocations.iter().map(|held| held.pool.member.clone());
-    let silent: BTreeSet<String> = members
-        .filter(|member| {
-            state.silence.get(member).is_none_or(|silence| silence.is_silent(now.instant))
-        })
-        .collect();
+    let silent: BTreeSet<String> =
+        members.filter(|member| state.is_silent(member, now.instant)).collect();
     jobs::status(&Sight {
         job: &pass.job,
         record: &pass.advance.record,
@@ -212,7 +209,7 @@ fn is_brief(waiting: Option<&Waiting>) -> bool {
 
 /// What a pool said when it refused, one of them.
 fn last_refusal(notes: Option<&Notes>) -> String {
-    let bars = notes.into_iter().flat_map(|notes| &notes.bars);
+    let bars = notes.into_iter().flat_map(|notes| &notes.bars).filter(|(_, bar)| bar.times > 0);
     let mut said =
         bars.map(|(pool, bar)| format!("; {}/{} said {}", pool.member, pool.pool, bar.said));
     said.next_back().unwrap_or_default()

@@ -138,7 +138,20 @@ fn rules_on_exit_codes_ignore_count_or_fail_the_job() {
 fn a_refused_lease_frees_its_replicas_at_once() {
     let next = check(&terms(1), &record(&["0"]), vec![held(0, Stage::Refused)], NOW);
     assert_eq!(next.wanted.to_string(), "0");
+    assert!(next.steps.is_empty(), "it stands against a late create while the job lives");
+    let (key, lease) = held(0, Stage::Refused);
+    let finished = Record { finished_at: Some(NOW), ..next.record };
+    let next = check(&terms(1), &finished, vec![(key, lease)], NOW);
     assert_eq!(next.steps, [Step::Remove(epoch(0))]);
+}
+
+#[test]
+fn no_more_than_64_refused_leases_stay() {
+    let record = Record { next_attempt: 70, ..Record::default() };
+    let leases = (0..70).map(|attempt| held(attempt, Stage::Refused)).collect();
+    let next = check(&terms(1), &record, leases, NOW);
+    let oldest: Vec<Step> = (0..6).map(|attempt| Step::Remove(epoch(attempt))).collect();
+    assert_eq!(next.steps, oldest);
 }
 
 #[test]

@@ -185,9 +185,12 @@ async fn unheard() -> World {
     world
 }
 
-/// The member refuses, and the first hub puts that on record and removes the lease.
+/// The member refuses, the first hub puts that on record, and somebody removes the lease.
 async fn refused_and_removed(world: &mut World) {
     let second = world.hubs.pop().unwrap();
+    world.settle().await;
+    let name = world.leases()[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    world.delete("gpuleases", "member-north", &name);
     world.settle().await;
     assert!(world.leases().is_empty());
     world.hubs.push(second);

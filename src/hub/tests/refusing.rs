@@ -19,6 +19,30 @@ async fn a_refused_job_goes_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_refused_lease_stays_while_its_job_lives_and_is_not_counted_again() {
+    let mut world = World::new(&[("north", 8), ("south", 4)]).await;
+    world.members[0].mood = Mood::Refuses;
+    world.members[1].mood = Mood::Runs;
+    world.submit("train", 1, json!({}));
+    world.settle().await;
+    assert_eq!(world.phase("train"), "Running");
+    let phases = |world: &World| {
+        let leases = world.leases();
+        let phase =
+            |lease: &serde_json::Value| lease["status"]["phase"].as_str().map(str::to_owned);
+        leases.iter().filter_map(phase).collect::<Vec<_>>()
+    };
+    assert_eq!(phases(&world), ["Refused", "Running"], "it is in the way of a late create");
+    world.is_silent().await;
+    world.reborn(0);
+    world.settle().await;
+    world.mood(Mood::Works);
+    world.settle().await;
+    assert!(world.leases().is_empty(), "{:?}", phases(&world));
+    world.is_silent().await;
+}
+
+#[tokio::test]
 async fn a_pool_that_refused_is_asked_again_only_after_a_newer_picture() {
     let mut world = World::new(&[("north", 4)]).await;
     world.mood(Mood::Refuses);
