@@ -10,7 +10,9 @@ use kube::ResourceExt;
 
 use super::gpujob::{ClusterToleration, FailureAction, PodFailureRule, TolerationOperator};
 use super::gpulease::{EpochRef, GpuLease, LeasePhase};
-use super::{GpuJob, GpuPool, MemberCluster, quantity, template};
+use super::{
+    GpuJob, GpuPool, MemberCluster, TAINT_NOT_READY, TAINT_UNREACHABLE, quantity, template,
+};
 use crate::engine::indexes::Indexes;
 use crate::engine::lifecycle::{self, Ended, FailurePattern, FailureRule, Lease, Stage, Terms};
 use crate::engine::model::{
@@ -235,6 +237,8 @@ pub fn pool(pool: &GpuPool, member: &MemberCluster) -> Pool {
             .spec
             .taints
             .iter()
+            // What the hub itself sets repeats why the member is closed.
+            .filter(|taint| ![TAINT_NOT_READY, TAINT_UNREACHABLE].contains(&taint.key.as_str()))
             .map(|taint| Taint { key: taint.key.clone(), value: taint.value.clone() })
             .collect(),
         jurisdiction: Some(location.jurisdiction).filter(vouched),

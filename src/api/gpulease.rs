@@ -1,16 +1,19 @@
 //! `GpuLease` (on the hub) and `GuestLease` (in the member): one contract, two durable records.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::gpujob::open_object;
 
 mod bounds;
+mod standing;
 
 pub use bounds::{
     MAX_CONDITION, MAX_CONDITIONS, MAX_CONTAINER, MAX_GROUPS, MAX_MESSAGE, MAX_REASON, shortened,
 };
+
+pub use standing::conditions;
 
 /// Number of an attempt: ordered by the hub's incarnation, then by attempt.
 #[derive(
@@ -217,12 +220,17 @@ pub struct EndedGroup {
 }
 
 /// What the member reports.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GpuLeaseStatus {
     /// The generation of the spec that the member has seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// `Accepted` and `Ready`, from `phase`.
+    #[serde(default)]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
     /// Life of the lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<LeasePhase>,
@@ -341,9 +349,17 @@ pub struct GuestLeaseSpec {
 }
 
 /// What the executor decided and saw.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GuestLeaseStatus {
+    /// The generation of the spec that was seen at the last change of this status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Accepted` and `Ready`, from `phase`.
+    #[serde(default)]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
     /// Life of the lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<LeasePhase>,

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Connected')].reason"
     ),
+    printcolumn(name = "Contact", type_ = "date", json_path = ".status.lastContact"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -81,6 +82,9 @@ pub struct HubGrantStatus {
     /// Highest incarnation of the hub that was ever seen; lower ones are refused for ever.
     #[serde(default)]
     pub highest_incarnation: u32,
+    /// When the hub last took a heartbeat, to the minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_contact: Option<Time>,
     /// When the renew token ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_expires: Option<Time>,

@@ -50,9 +50,10 @@ pub struct MemberClusterSpec {
     /// True: no new leases there; what runs goes on. Default false.
     #[serde(default)]
     pub unschedulable: bool,
-    /// Taints, at most 16: `NoSchedule` keeps jobs away that do not tolerate it.
+    /// Taints, at most 18: `NoSchedule` keeps jobs away that do not tolerate it. The hub itself sets
+    /// `idlewild.dev/not-ready` and `idlewild.dev/unreachable`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 18))]
     pub taints: Vec<MemberTaint>,
     /// Jurisdictions that the operator vouches for, at most 64; a pool counts for none other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

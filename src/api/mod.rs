@@ -40,6 +40,10 @@ pub const MEMBER_NAMESPACE_PREFIX: &str = "member-";
 pub const HEARTBEAT_LEASE: &str = "member";
 /// Finalizer of a `MemberCluster`: its leases end and its rights go before it does.
 pub const MEMBER_FINALIZER: &str = "idlewild.dev/leave";
+/// Taint that the hub sets on a member which has not joined.
+pub const TAINT_NOT_READY: &str = "idlewild.dev/not-ready";
+/// Taint that the hub sets on a member which is silent.
+pub const TAINT_UNREACHABLE: &str = "idlewild.dev/unreachable";
 /// `ConfigMap` in the hub's namespace that holds the hub's ID and incarnation.
 pub const HUB_CONFIG_MAP: &str = "idlewild-hub";
 /// The one `JoinRequest` of a member's namespace.

@@ -11,12 +11,15 @@ use tracing::info;
 use super::facts::Answer;
 use super::jobs::claim;
 use super::revoke;
-use super::state::{State, namespace_of};
+use super::state::{State, member_in, namespace_of};
 use super::work::{Hand, delay};
 use crate::api::conditions::{self, Claim};
 use crate::api::gpulease::LeasePhase;
-use crate::api::member::{JoinRequestStatus, MemberClusterStatus};
-use crate::api::{GpuLease, JOIN_REQUEST, JoinRequest, MEMBER_FINALIZER, MemberCluster, reasons};
+use crate::api::member::{JoinRequestStatus, MemberClusterStatus, MemberTaint, TaintEffect};
+use crate::api::{
+    GpuLease, JOIN_REQUEST, JoinRequest, MEMBER_FINALIZER, MemberCluster, TAINT_NOT_READY,
+    TAINT_UNREACHABLE, reasons,
+};
 use crate::cluster::{Error, Outcome, apply, within};
 
 /// A member was invited.
@@ -31,6 +34,7 @@ const JOINED: &str = "Joined";
 pub(super) struct MemberWork {
     member: MemberCluster,
     clean_invitation: bool,
+    taints: Option<Vec<MemberTaint>>,
     status: Option<MemberClusterStatus>,
     answer: Option<(JoinRequest, JoinRequestStatus)>,
     release: bool,
@@ -77,7 +81,14 @@ fn due(state: &State, now: Instant) -> Vec<String> {
         let said = !conditions::is_true(&status.conditions, reasons::READY);
         silence.is_silent(now) && (!said || status.silent_seconds < silence.persisted(now))
     });
-    failed.chain(heard.map(|(name, _)| name)).cloned().collect()
+    let ready = |name: &String| {
+        let member = state.members.get(&(String::new(), name.clone()));
+        let status = member.and_then(|member| member.status.as_ref());
+        status.is_some_and(|status| conditions::is_true(&status.conditions, reasons::READY))
+    };
+    let turned = state.unobserved.turns().filter(|(_, at)| *at <= now);
+    let deaf = turned.filter_map(|(namespace, _)| member_in(namespace)).filter(ready);
+    failed.chain(heard.map(|(name, _)| name)).cloned().chain(deaf).collect()
 }
 
 fn one(
@@ -99,10 +110,35 @@ fn one(
         clean_invitation: (joined(&new) && !joined(&old)) || (ready(&new) && !ready(&old)),
         answer: answer(state, &member, wall),
         release: may_go(state, &member, now),
+        taints: taints(state, &member, &new, now),
         status: (new != old).then_some(new),
         member,
     };
-    (work.status.is_some() || work.answer.is_some() || work.release).then_some(work)
+    let changes = work.status.is_some() || work.taints.is_some();
+    (changes || work.answer.is_some() || work.release).then_some(work)
+}
+
+/// The member's taints with those that the hub sets, as node controllers do; `None` if they stand.
+///
+/// They show why nothing new is placed there; no toleration makes a silent member take work.
+fn taints(
+    state: &State,
+    member: &MemberCluster,
+    status: &MemberClusterStatus,
+    now: Instant,
+) -> Option<Vec<MemberTaint>> {
+    let joined = member.spec.accepted && conditions::is_true(&status.conditions, JOINED);
+    let unreachable = joined && state.is_silent(&member.name_any(), now);
+    let ours = [(TAINT_NOT_READY, !joined), (TAINT_UNREACHABLE, unreachable)];
+    let keeps = |taint: &&MemberTaint| ours.iter().all(|(key, _)| taint.key != *key);
+    let mut wanted: Vec<_> = member.spec.taints.iter().filter(keeps).cloned().collect();
+    let set = ours.iter().filter(|(_, set)| *set).map(|(key, _)| MemberTaint {
+        key: (*key).into(),
+        value: String::new(),
+        effect: TaintEffect::NoSchedule,
+    });
+    wanted.extend(set);
+    (!is_leaving(member) && wanted != member.spec.taints).then_some(wanted)
 }
 
 /// What the member's request to join is to be told, if that is news.
@@ -138,7 +174,7 @@ fn may_go(state: &State, member: &MemberCluster, now: Instant) -> bool {
         allocations.into_iter().any(|allocation| allocation.cluster == name)
     });
     let namespace = namespace_of(&name);
-    let silent = state.silence.get(&name).is_none_or(|silence| silence.is_silent(now));
+    let silent = state.is_silent(&name, now);
     let over = |lease: &GpuLease| {
         let phase = lease.status.as_ref().and_then(|status| status.phase);
         matches!(phase, Some(LeasePhase::Released | LeasePhase::Refused))
@@ -175,8 +211,13 @@ fn status(
     let heard = silence.is_some_and(super::heartbeats::Silence::was_heard);
     let joined = heard || conditions::is_true(&status.conditions, JOINED);
     let asked = join.map(|join| join.spec.fingerprint.as_str());
-    for claim in claims(member, joined, asked, silence.is_none_or(|silence| silence.is_silent(now)))
-    {
+    let beats = silence.is_some_and(|silence| !silence.is_silent(now));
+    let quiet = match (beats, state.is_silent(&name, now)) {
+        (_, false) => None,
+        (false, true) => Some("no heartbeat"),
+        (true, true) => Some("it sends heartbeats, but took no notice of a lease"),
+    };
+    for claim in claims(member, joined, asked, quiet) {
         conditions::set(&mut status.conditions, claim, member.metadata.generation, wall);
     }
     status
@@ -186,7 +227,7 @@ fn claims(
     member: &MemberCluster,
     joined: bool,
     asked: Option<&str>,
-    silent: bool,
+    quiet: Option<&str>,
 ) -> Vec<Claim<'static>> {
     let name = member.name_any();
     let accepted = member.spec.accepted;
@@ -197,22 +238,22 @@ fn claims(
         ),
         None => "no request to join yet; the owner applies the invitation".to_owned(),
     };
-    let ready = match (accepted, joined, silent) {
+    let ready = match (accepted, joined, quiet) {
         _ if is_leaving(member) => claim(reasons::READY, false, "Leaving", "it is leaving"),
         (false, ..) => {
             claim(reasons::READY, false, "NotAccepted", "an operator has not accepted it")
         }
         (_, false, _) => claim(reasons::READY, false, "NotJoined", "no heartbeat yet"),
-        (_, _, true) => {
+        (_, _, Some(what)) => {
             let limit = crate::api::SILENT_AFTER_SECONDS;
             claim(
                 reasons::READY,
                 false,
                 reasons::MEMBER_SILENT,
-                format!("no heartbeat for more than {limit} s; nothing new is placed there"),
+                format!("{what} for more than {limit} s; nothing new is placed there"),
             )
         }
-        (true, true, false) => claim(reasons::READY, true, "", ""),
+        (true, true, None) => claim(reasons::READY, true, "", ""),
     };
     let accepted = match accepted {
         true => claim(ACCEPTED, true, "", ""),
@@ -240,6 +281,9 @@ impl Hand {
         }
         let api: Api<MemberCluster> = Api::all(self.client.clone());
         let mut member = work.member;
+        if let Some(taints) = &work.taints {
+            member = self.taint(&api, &member, taints).await?;
+        }
         if let Some(status) = &work.status {
             let old = member.status.clone();
             let written = apply::status(&api, &member, old.as_ref(), status, "write member status");
@@ -257,6 +301,24 @@ impl Hand {
             self.let_go(&api, &member, &namespace).await?;
         }
         Ok(())
+    }
+
+    /// Sets the taints of a member that nobody changed meanwhile.
+    async fn taint(
+        &self,
+        api: &Api<MemberCluster>,
+        member: &MemberCluster,
+        taints: &[MemberTaint],
+    ) -> Result<MemberCluster, Error> {
+        let patch = json!({
+            "metadata": { "uid": member.uid(), "resourceVersion": member.resource_version() },
+            "spec": { "taints": taints },
+        });
+        let (name, params) = (member.name_any(), PatchParams::default());
+        let fresh =
+            within("taint member", api.patch(&name, &params, &Patch::Merge(&patch))).await?;
+        self.tell(Answer::Member(Box::new(fresh.clone()))).await;
+        Ok(fresh)
     }
 
     /// Takes the rights away first, then what is left, then lets the object go.

@@ -34,6 +34,7 @@ mod leases;
 mod lookups;
 mod members;
 mod observe;
+mod observed;
 mod queues;
 mod revoke;
 mod rounds;
@@ -270,7 +271,6 @@ impl Loop {
         self.metrics.leads.set(1);
         self.state.recall_silence();
         rounds::recall_promises(&mut self.state);
-        self.state.recall_silence();
         let names = self.state.members.iter().map(|(_, member)| member.name_any());
         let names: Vec<_> = names.collect();
         self.state.dirty_members.extend(names);
@@ -304,7 +304,7 @@ impl Loop {
         self.remove_gathered(now.instant);
         if now.instant >= self.queues_at {
             self.queues_at = now.instant + QUEUES_EVERY;
-            self.report(now.instant);
+            self.report(now);
         }
     }
 
@@ -343,10 +343,10 @@ impl Loop {
     }
 
     /// Writes the statuses of queues that changed, and shows gauges.
-    fn report(&mut self, now: Instant) {
-        observe::state(&self.metrics, &self.state, now);
+    fn report(&mut self, now: Now) {
+        observe::state(&self.metrics, &self.state, now.instant);
         for queue in self.state.queues.iter().map(|(_, queue)| queue.clone()) {
-            let status = queues::status(&self.state, &queue);
+            let status = queues::status(&self.state, &queue, now.wall);
             if queue.status.as_ref() != Some(&status) {
                 self.start(move |hand| async move { hand.queue(queue, status).await });
             }
@@ -364,11 +364,13 @@ impl Loop {
         let jobs = notes.filter_map(|notes| notes.due);
         let members = self.state.silence.values().filter_map(|silence| silence.next_look(now));
         let failed = self.state.due_members.values().copied();
+        let deaf = self.state.unobserved.turns().map(|(_, at)| at).filter(|at| *at > now);
         let removals = self.removals.values().map(|(since, _)| *since + GATHERED);
         let later = self.state.later.values().copied();
         let all = jobs
             .chain(later)
             .chain(members)
+            .chain(deaf)
             .chain(failed)
             .chain(removals)
             .chain([self.queues_at, far]);

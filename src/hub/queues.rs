@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::jobs::claim;
 use super::state::State;
-use crate::api::convert;
 use crate::api::gpuqueue::{GpuQueueStatus, StopPolicy};
 use crate::api::{GpuJob, GpuQueue};
+use crate::api::{conditions, convert};
 use crate::engine::model::Waiting;
 
 /// The queue that takes a namespace no other queue takes.
 const DEFAULT: &str = "default";
+/// A queue admits jobs.
+const ACTIVE: &str = "Active";
 
 /// The queue of `job`: the named one, else the first by name that takes its namespace and is not
 /// `default`, else `default`. `Err` carries the name that does not do.
@@ -48,12 +52,28 @@ pub(super) fn used(state: &State) -> BTreeMap<&str, u64> {
 
 /// The status of `queue`.
 #[must_use]
-pub(super) fn status(state: &State, queue: &GpuQueue) -> GpuQueueStatus {
+pub(super) fn status(state: &State, queue: &GpuQueue, wall: Timestamp) -> GpuQueueStatus {
     let name = queue.name_any();
+    let old = queue.status.as_ref();
+    let mut conditions = old.map(|status| status.conditions.clone()).unwrap_or_default();
+    let claim = match queue.spec.stop_policy {
+        StopPolicy::None => claim(ACTIVE, true, "", ""),
+        StopPolicy::Hold => claim(
+            ACTIVE,
+            false,
+            "Held",
+            "stopPolicy is Hold: what runs goes on, nothing new starts",
+        ),
+        StopPolicy::HoldAndDrain => {
+            claim(ACTIVE, false, "Draining", "stopPolicy is HoldAndDrain: what runs is evicted")
+        }
+    };
+    conditions::set(&mut conditions, claim, queue.metadata.generation, wall);
     let mine = || state.notes.values().filter(|notes| notes.queue == name && !notes.finished);
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     GpuQueueStatus {
         observed_generation: queue.metadata.generation,
+        conditions,
         used_gpus: i64::try_from(used(state).get(name.as_str()).copied().unwrap_or(0))
             .unwrap_or(i64::MAX),
         pending: count(mine().filter(|notes| notes.waits).count()),

@@ -206,8 +206,7 @@ fn asked(state: &mut State, id: &JobId, job: &GpuJob) -> Read {
 /// How a member is. It is gone for ever if its deletion is ordered and it is silent, or if it is
 /// known not to exist; one that is merely not listed is looked up first.
 fn standing(state: &mut State, member: &str, now: Now, work: &mut Vec<Work>) -> Standing {
-    let silence = state.silence.get(member);
-    let silent = silence.is_none_or(|silence| silence.is_silent(now.instant));
+    let silent = state.is_silent(member, now.instant);
     match state.members.get(&(String::new(), member.to_owned())) {
         Some(cluster) => match (silent, cluster.metadata.deletion_timestamp.is_some()) {
             (true, true) => Standing::Lost,

@@ -68,8 +68,7 @@ pub(super) fn closed(state: &State, member: &MemberCluster, now: Instant) -> Opt
     if !member.spec.accepted || member.spec.unschedulable || leaving {
         return Some(Closed::Cordoned);
     }
-    let silence = state.silence.get(&member.name_any());
-    silence.is_none_or(|silence| silence.is_silent(now)).then_some(Closed::Silent)
+    state.is_silent(&member.name_any(), now).then_some(Closed::Silent)
 }
 
 fn deduct(pool: &mut Pool, promise: &Promise) {

@@ -15,11 +15,12 @@ use crate::api::{
     GpuJob, GpuLease, GpuPool, GpuQueue, HEARTBEAT_LEASE, JoinRequest, LABEL_JOB_UID, MemberCluster,
 };
 use crate::cluster::Seen;
-use crate::cluster::cache::{Cache, Change, Key};
+use crate::cluster::cache::{self, Cache, Change, Key};
 use crate::engine::model::{Epoch, JobId};
 
 use super::facts::{Answer, Event, Notes, Promise};
 use super::heartbeats::Silence;
+use super::observed::Unobserved;
 
 /// All that the hub knows.
 #[derive(Debug, Default)]
@@ -52,6 +53,8 @@ pub(super) struct State {
     pub(super) promises: BTreeMap<(JobId, Epoch), Promise>,
     /// How long each member has been silent.
     pub(super) silence: BTreeMap<String, Silence>,
+    /// Specs of leases that their members have not observed.
+    pub(super) unobserved: Unobserved,
     /// Members that are looked up, or known to be gone (`true`).
     pub(super) missing: BTreeMap<String, bool>,
     /// Jobs of leases that are looked up, or known to be gone (`true`).
@@ -104,7 +107,7 @@ impl State {
             Event::Lease(seen) => {
                 let changes = self.leases.apply(seen);
                 for change in changes {
-                    self.lease_changed(change);
+                    self.lease_changed(change, now);
                 }
             }
             Event::Pool(seen) => {
@@ -157,7 +160,7 @@ impl State {
             Answer::Lease(lease) => {
                 let changed = self.leases.insert(*lease).map(Change::Set);
                 if let Some(change) = changed {
-                    self.lease_changed(change);
+                    self.lease_changed(change, now);
                 }
             }
             Answer::Member(member) => {
@@ -168,7 +171,7 @@ impl State {
             }
             Answer::Queue(queue) => drop(self.queues.refresh(*queue)),
             Answer::JobGone(key, id) => self.job_gone(&key, &id),
-            Answer::LeaseGone(key) => self.lease_gone(&key),
+            Answer::LeaseGone(key) => self.lease_gone(&key, now),
             Answer::JobDone(id, again) => self.job_done(id, again, now),
             Answer::MemberDone(name, again) => {
                 self.busy_members.remove(&name);
@@ -225,10 +228,10 @@ impl State {
         self.dirty.insert(id);
     }
 
-    fn lease_gone(&mut self, key: &Key) {
+    fn lease_gone(&mut self, key: &Key, now: Instant) {
         let held = self.leases.get(key).cloned();
         if let Some(lease) = held.and_then(|lease| self.leases.remove(&lease)) {
-            self.lease_changed(Change::Removed(lease));
+            self.lease_changed(Change::Removed(lease), now);
         }
     }
 
@@ -258,7 +261,7 @@ impl State {
             match (again, self.leases.get(&key).map(job_of)) {
                 (Some(_), Some(id)) => self.look(id, again, now),
                 (Some(_), None) => {}
-                (None, _) => self.lease_gone(&key),
+                (None, _) => self.lease_gone(&key, now),
             }
         }
     }
@@ -293,12 +296,17 @@ impl State {
         }
     }
 
-    fn lease_changed(&mut self, change: Change<GpuLease>) {
+    fn lease_changed(&mut self, change: Change<GpuLease>, now: Instant) {
         let (lease, key) = match &change {
             Change::Set(key) => (self.leases.get(key), Some(key.clone())),
             Change::Removed(lease) => (Some(lease), None),
         };
         let Some(lease) = lease else { return };
+        let observed = match key.is_some() {
+            true => self.unobserved.see(lease, now),
+            false => self.unobserved.forget(&cache::key(lease), now),
+        };
+        let speaks_again = member_in(&lease.namespace().unwrap_or_default()).filter(|_| observed);
         let (id, epoch) = (job_of(lease), Epoch::from(lease.spec.epoch));
         let serial = lease.status.as_ref().and_then(|status| status.serial);
         if let Some(promise) = self.promises.get_mut(&(id.clone(), epoch)) {
@@ -314,6 +322,10 @@ impl State {
             self.absent.remove(&id);
         }
         self.dirty.insert(id);
+        if let Some(member) = speaks_again {
+            self.dirty_members.insert(member);
+            self.everything_if(true);
+        }
     }
 
     fn member_changed(&mut self, change: Change<MemberCluster>) {
@@ -341,13 +353,20 @@ impl State {
                 .get(&(String::new(), name.clone()))
                 .and_then(|member| member.status.as_ref().and_then(|status| status.silent_seconds));
             let renewed = beat.spec.as_ref().and_then(|spec| spec.renew_time.clone());
-            let was_silent = self.silence.get(&name).is_none_or(|silence| silence.is_silent(now));
+            let was_silent = self.is_silent(&name, now);
             let silence = self.silence.entry(name.clone()).or_default();
             if silence.heard(renewed.map(|time| time.0), persisted, now) && was_silent {
                 self.dirty_members.insert(name);
                 self.everything_if(true);
             }
         }
+    }
+
+    /// Whether `member` sends no heartbeats, or sends them and takes no notice of its leases.
+    #[must_use]
+    pub(super) fn is_silent(&self, member: &str, now: Instant) -> bool {
+        let beats = self.silence.get(member).is_some_and(|silence| !silence.is_silent(now));
+        !beats || self.unobserved.is_deaf(&namespace_of(member), now)
     }
 
     /// Carries on the silence that a former leader counted, now that members are known.

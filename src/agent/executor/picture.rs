@@ -22,6 +22,8 @@ use crate::api::gpupool::{
 pub struct Held {
     /// GPUs that guests hold or are promised, wherever they run.
     pub gpus: i64,
+    /// Those of them whose guests were told to go for the owner.
+    pub reclaimed: i64,
     /// Highest serial at which a lease of this pool entered the books.
     pub entered: i64,
 }
@@ -54,13 +56,44 @@ pub fn status(
         summary: PoolSummary { member: old.summary.member.clone(), models: models(&lent.slots) },
         agent_version: env!("CARGO_PKG_VERSION").into(),
     };
-    let claim = ready(pool, lent);
-    conditions::set(&mut new.conditions, claim, pool.meta().generation, now);
+    for claim in [ready(pool, lent), paused(pool), reclaiming(held), degraded(lent)] {
+        conditions::set(&mut new.conditions, claim, pool.meta().generation, now);
+    }
     if new == old && pool.status.is_some() && old.serial >= held.entered {
         return None;
     }
     new.serial = next;
     Some(new)
+}
+
+/// The owner holds the pool back.
+fn paused(pool: &GpuPool) -> Claim<'static> {
+    let what = "offer.paused is true: guests are told to go and none is let in";
+    flag("Paused", pool.spec.offer.paused.then(|| what.into()), "Lending")
+}
+
+/// Guests are on their way out, for the owner.
+fn reclaiming(held: Held) -> Claim<'static> {
+    let gpus = held.reclaimed;
+    let what = format!("guests on {gpus} GPUs were told to go; they have their notice to save");
+    flag("Reclaiming", (gpus > 0).then_some(what), "NothingToReclaim")
+}
+
+/// Some nodes that the selector names are not lent.
+fn degraded(lent: &Lent) -> Claim<'static> {
+    let what = format!("nodes that match and are not lent: {}", excluded(lent));
+    flag("Degraded", (!lent.not_lent.is_empty()).then_some(what), "AllNodesLent")
+}
+
+/// A condition that is true if there is something to say.
+fn flag(type_: &'static str, says: Option<String>, otherwise: &'static str) -> Claim<'static> {
+    let (status, reason) = if says.is_some() { ("True", type_) } else { ("False", otherwise) };
+    Claim { type_, status, reason, message: says.unwrap_or_default() }
+}
+
+fn excluded(lent: &Lent) -> String {
+    let parts = lent.not_lent.iter().map(|(reason, nodes)| format!("{nodes} {reason}"));
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 fn ready<'a>(pool: &GpuPool, lent: &Lent) -> Claim<'a> {
@@ -69,10 +102,6 @@ fn ready<'a>(pool: &GpuPool, lent: &Lent) -> Claim<'a> {
         status,
         reason,
         message,
-    };
-    let excluded = || {
-        let parts = lent.not_lent.iter().map(|(reason, nodes)| format!("{nodes} {reason}"));
-        parts.collect::<Vec<_>>().join(", ")
     };
     if pool.spec.offer.paused {
         return claim("False", "Paused", "offer.paused is true: nothing is lent".into());
@@ -86,7 +115,7 @@ fn ready<'a>(pool: &GpuPool, lent: &Lent) -> Claim<'a> {
             "no node has the labels of nodeSelector, or a pool earlier by name has them all".into(),
         ),
         (Some(_), true) => {
-            claim("False", "NoNodes", format!("no node can be lent: {}", excluded()))
+            claim("False", "NoNodes", format!("no node can be lent: {}", excluded(lent)))
         }
     }
 }

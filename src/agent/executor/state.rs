@@ -13,6 +13,7 @@ use super::capacity::{self, Lent};
 use super::event::{Event, Noted};
 use super::guest::{Guest, Key};
 use super::node::Node;
+use super::outcome::{OWNER_RECLAIMED, POOL_CLOSED};
 use super::pod::{Pod, Role, Wish};
 use super::step::{Memory, Verdict};
 use super::store::{Put, Store};
@@ -38,8 +39,18 @@ pub(super) struct Known {
     pub reserved: Option<i64>,
     /// When to look at it again.
     pub wake: Option<Timestamp>,
-    /// What it counts for: pool, hub and GPUs.
-    pub held: Option<(String, String, i64)>,
+    /// What it counts for.
+    pub held: Option<Held>,
+}
+
+/// What a lease counts for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub pool: String,
+    pub hub: String,
+    pub gpus: i64,
+    /// Its guests were told to go for the owner.
+    pub reclaimed: bool,
 }
 
 /// When the picture of a pool was written, and whether that is in flight.
@@ -66,6 +77,8 @@ pub struct State {
     pub(super) jobs: BTreeMap<(String, String), BTreeSet<String>>,
     /// GPUs held by pool and by hub.
     pub(super) held: (BTreeMap<String, i64>, BTreeMap<String, i64>),
+    /// Those of them, by pool, whose guests were told to go for the owner.
+    pub(super) reclaimed: BTreeMap<String, i64>,
     /// Highest serial at which a lease entered the books, by pool.
     pub(super) entered: BTreeMap<String, i64>,
     pub(super) serial: i64,
@@ -217,16 +230,20 @@ impl State {
             let living = known.pods.values().filter(|(_, guest)| !guest.is_terminal()).count();
             let pods = i64::try_from(living + known.memory.planned.len()).unwrap_or(i64::MAX);
             let gpus = pods.saturating_mul(i64::from(lease.spec.gpu.count));
-            (lease.spec.pool.clone(), lease.spec.hub_id.clone(), gpus)
+            let (pool, hub) = (lease.spec.pool.clone(), lease.spec.hub_id.clone());
+            Held { pool, hub, gpus, reclaimed: is_reclaimed(lease) }
         });
         if known.held == now {
             return;
         }
         let before = std::mem::replace(&mut known.held, now.clone());
         for (sign, part) in [(-1, before), (1, now)] {
-            let Some((pool, hub, gpus)) = part else { continue };
-            let sum = self.held.0.entry(pool).or_default();
-            *sum = sum.saturating_add(sign * gpus);
+            let Some(Held { pool, hub, gpus, reclaimed }) = part else { continue };
+            let of_pool = [Some(&mut self.held.0), reclaimed.then_some(&mut self.reclaimed)];
+            for sums in of_pool.into_iter().flatten() {
+                let sum = sums.entry(pool.clone()).or_default();
+                *sum = sum.saturating_add(sign * gpus);
+            }
             let sum = self.held.1.entry(hub).or_default();
             *sum = sum.saturating_add(sign * gpus);
         }
@@ -247,6 +264,13 @@ impl State {
         }
         self.lent.get_or_insert_default()
     }
+}
+
+/// Whether the guests of `lease` were told to go because the owner wants the GPUs.
+fn is_reclaimed(lease: &GuestLease) -> bool {
+    let status = lease.status.as_ref().filter(|one| one.phase == Some(LeasePhase::Releasing));
+    let reason = status.and_then(|status| status.end_reason.as_deref());
+    reason.is_some_and(|reason| [OWNER_RECLAIMED, POOL_CLOSED].contains(&reason))
 }
 
 /// Whether nothing more will run of `lease`.

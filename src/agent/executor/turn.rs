@@ -113,7 +113,7 @@ impl State {
             age: (made.map_or(0, |time| time.0.as_second()), lease.name_any()),
             pool: lease.spec.pool.clone(),
             grant: (lease.spec.grant.clone(), lease.spec.hub_id.clone()),
-            gpus: known.and_then(|known| known.held.as_ref()).map_or(0, |held| held.2),
+            gpus: known.and_then(|known| known.held.as_ref()).map_or(0, |held| held.gpus),
             leaving: phase == Some(LeasePhase::Releasing) || lease.spec.withdrawn.is_some(),
             nodes: nodes
                 .filter_map(|(key, (_, guest))| {
@@ -144,6 +144,7 @@ impl State {
             let Some(lent) = lent else { continue };
             let held = Held {
                 gpus: self.held.0.get(&name).copied().unwrap_or(0),
+                reclaimed: self.reclaimed.get(&name).copied().unwrap_or(0),
                 entered: self.entered.get(&name).copied().unwrap_or(0),
             };
             let next = self.serial.saturating_add(1);

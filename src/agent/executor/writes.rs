@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::core::Request;
 use kube::{Client, Resource, ResourceExt};
@@ -18,7 +19,7 @@ use super::guest::Key;
 use super::metrics::Metrics;
 use super::pod::Pod;
 use super::step::Task;
-use crate::api::gpulease::GuestLeaseStatus;
+use crate::api::gpulease::{self, GuestLeaseStatus};
 use crate::api::gpupool::GpuPoolStatus;
 use crate::api::{GpuPool, GuestLease};
 use crate::cluster::{Error, Outcome, apply, chain, within};
@@ -143,7 +144,16 @@ impl Writer {
     async fn status(&self, lease: &GuestLease, status: &GuestLeaseStatus) -> Written {
         let api: Api<GuestLease> = Api::namespaced(self.client.clone(), &self.guests);
         let old = lease.status.as_ref();
-        let call = apply::status(&api, lease, old, status, "write status of guest lease");
+        let mut status = status.clone();
+        status.observed_generation = lease.meta().generation;
+        status.conditions = gpulease::conditions(
+            old.map(|old| old.conditions.clone()).unwrap_or_default(),
+            status.phase,
+            status.refusal.as_ref(),
+            status.end_reason.as_deref(),
+            (lease.meta().generation, Timestamp::now()),
+        );
+        let call = apply::status(&api, lease, old, &status, "write status of guest lease");
         let error = match self.call("lease_status", &self.urgent, call).await {
             Ok(Some(lease)) => return Written::Lease(Box::new(lease)),
             Ok(None) => return Written::Done,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use tracing::{debug, warn};
 use super::Link;
 use super::decide::{Step, refused};
 use crate::api::digest::{guest_name, hub_label};
-use crate::api::gpulease::{GpuLeaseStatus, LeaseRefusal};
+use crate::api::gpulease::{self, GpuLeaseStatus, LeaseRefusal};
 use crate::api::{GpuLease, GuestLease, GuestLeaseSpec, LABEL_HUB, LABEL_JOB_UID, LABEL_LEASE};
 use crate::cluster::{Error, Outcome, apply, chain, within};
 
@@ -125,7 +126,15 @@ impl Hand<'_> {
 
     async fn report(&self, lease: &GpuLease, new: &GpuLeaseStatus) -> Result<Vec<News>, Error> {
         let (api, old) = (self.leases(), lease.status.as_ref());
-        let written = apply::status(&api, lease, old, new, "report lease").await?;
+        let mut new = new.clone();
+        new.conditions = gpulease::conditions(
+            old.map(|status| status.conditions.clone()).unwrap_or_default(),
+            new.phase,
+            new.refusal.as_ref(),
+            new.end_reason.as_deref(),
+            (new.observed_generation, Timestamp::now()),
+        );
+        let written = apply::status(&api, lease, old, &new, "report lease").await?;
         Ok(written.map(|lease| News::Lease(Box::new(lease))).into_iter().collect())
     }
 

@@ -268,9 +268,12 @@ fn mirror(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> Verdict {
             None => report(refused(lease, status.refusal.unwrap_or_default(), status.serial)),
         };
     }
-    let entered = lease.status.as_ref().and_then(|status| status.serial);
+    let before = lease.status.as_ref();
+    let entered = before.and_then(|status| status.serial);
     let mirror = GpuLeaseStatus {
         observed_generation: lease.metadata.generation,
+        // They follow from the rest when it is written.
+        conditions: before.map(|status| status.conditions.clone()).unwrap_or_default(),
         phase: match status.phase {
             None | Some(LeasePhase::Reserved) => Some(LeasePhase::Accepted),
             other => other,
@@ -283,5 +286,5 @@ fn mirror(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> Verdict {
         end_reason: status.end_reason,
         ended: status.ended,
     };
-    if lease.status.as_ref() == Some(&mirror) { Verdict::Rest } else { report(mirror) }
+    if before == Some(&mirror) { Verdict::Rest } else { report(mirror) }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Api, ResourceExt};
 use tokio::sync::Mutex;
 use tracing::{info, warn};
@@ -14,6 +15,9 @@ use crate::cluster::{Error, Outcome, apply, chain, within};
 
 /// Type of the condition that says whether the hub answers and accepts us.
 pub(super) const CONNECTED: &str = "Connected";
+
+/// The last contact is written at most this often: each write wakes whoever watches the grant.
+const CONTACT_EVERY: SignedDuration = SignedDuration::from_mins(1);
 
 /// What the link tells about a hub: a word and a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +75,10 @@ impl Record {
         let connected = standing.reason == CONNECTED;
         let written = self
             .change(|status| {
+                let now = Timestamp::now();
+                if connected && is_older(status.last_contact.as_ref(), now) {
+                    status.last_contact = Some(Time(now));
+                }
                 let before = conditions::find(&status.conditions, CONNECTED);
                 if standing.reason == "Unreachable"
                     && before.is_some_and(|before| before.reason == standing.reason)
@@ -84,7 +92,7 @@ impl Record {
                     reason: standing.reason,
                     message: standing.message.clone(),
                 };
-                conditions::set(&mut status.conditions, claim, generation, Timestamp::now());
+                conditions::set(&mut status.conditions, claim, generation, now);
             })
             .await;
         if let Err(error) = written {
@@ -118,6 +126,11 @@ impl Record {
         }
         Err(Error::Unfit { reason: "the grant's status is written by somebody else too".into() })
     }
+}
+
+/// Whether `contact` is so long ago that a newer one is worth a write.
+fn is_older(contact: Option<&Time>, now: Timestamp) -> bool {
+    contact.is_none_or(|contact| now.duration_since(contact.0).abs() >= CONTACT_EVERY)
 }
 
 fn announce(old: Option<&HubGrantStatus>, new: &HubGrantStatus, grant: &str) {

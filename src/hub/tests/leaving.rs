@@ -31,6 +31,36 @@ async fn pass_time(world: &mut World, seconds: u64) {
     }
 }
 
+/// Reason of a member's `Ready`, and the keys of its taints.
+fn standing(world: &World, name: &str) -> (String, Vec<String>) {
+    let member = member(world, name).unwrap();
+    let conditions = member["status"]["conditions"].as_array().unwrap();
+    let ready = conditions.iter().find(|one| one["type"] == json!("Ready")).unwrap();
+    let taints = member["spec"]["taints"].as_array().into_iter().flatten();
+    let keys = taints.map(|taint| taint["key"].as_str().unwrap().to_owned());
+    (ready["reason"].as_str().unwrap().to_owned(), keys.collect())
+}
+
+#[tokio::test]
+async fn a_member_that_beats_and_takes_no_notice_of_its_leases_is_silent() {
+    let mut world = World::new(&[("north", 8), ("south", 4)]).await;
+    assert_eq!(standing(&world, "north"), ("Ready".into(), vec![]));
+    world.members[0].mood = Mood::Mute;
+    world.submit("train", 1, json!({}));
+    pass_time(&mut world, 40).await;
+    assert_eq!(standing(&world, "north"), ("Ready".into(), vec![]));
+    pass_time(&mut world, 10).await;
+    let unreachable = vec!["idlewild.dev/unreachable".to_owned()];
+    assert_eq!(standing(&world, "north"), ("MemberSilent".into(), unreachable));
+    assert_eq!(world.phase("train"), "Succeeded", "on the other one, after 10 s");
+    world.settle().await;
+    world.is_silent().await;
+    world.members[0].mood = Mood::Works;
+    world.settle().await;
+    assert_eq!(standing(&world, "north"), ("Ready".into(), vec![]));
+    world.is_silent().await;
+}
+
 #[tokio::test]
 async fn nothing_is_evicted_when_a_member_falls_silent() {
     let mut world = running_in_the_north().await;

@@ -97,6 +97,7 @@ impl Member {
         let place = at("gpuleases", &self.namespace(), name);
         let mut object = store.objects[&place].clone();
         object["status"] = status;
+        object["status"]["observedGeneration"] = object["metadata"]["generation"].clone();
         store.put(place, object);
     }
 

@@ -25,7 +25,7 @@ fn lent(free: &[u32]) -> Lent {
     Lent { slots: free.iter().enumerate().map(slot).collect(), ..Lent::default() }
 }
 
-const HELD: Held = Held { gpus: 0, entered: 0 };
+const HELD: Held = Held { gpus: 0, reclaimed: 0, entered: 0 };
 
 fn at() -> Timestamp {
     Timestamp::UNIX_EPOCH
@@ -54,7 +54,7 @@ fn an_unchanged_picture_is_written_only_to_cover_a_lease() {
 #[test]
 fn limits_cap_the_sums_and_reasons_are_told() {
     let capped = pool(json!({"maxGpus": 6}));
-    let held = Held { gpus: 4, entered: 0 };
+    let held = Held { gpus: 4, ..HELD };
     let gpus = status(&capped, &lent(&[8]), held, 1, at()).unwrap().gpus;
     assert_eq!((gpus.offered, gpus.guests, gpus.free), (6, 4, 2));
     let paused = status(&pool(json!({"paused": true})), &lent(&[8]), HELD, 1, at()).unwrap();
@@ -78,4 +78,28 @@ fn a_picture_never_holds_more_than_can_be_stored() {
     many.slots[0].model.push('x');
     let status = status(&pool(json!({})), &many, HELD, 1, at()).unwrap();
     assert_eq!((status.shapes.len(), status.summary.models.len()), (64, 1024));
+}
+
+#[test]
+fn conditions_say_what_holds_the_pool_back() {
+    let said = |pool: &GpuPool, lent: &Lent, held: Held| {
+        let conditions = status(pool, lent, held, 1, at()).unwrap().conditions;
+        let true_ones = conditions.into_iter().filter(|condition| condition.status == "True");
+        true_ones.map(|condition| (condition.type_, condition.message)).collect::<Vec<_>>()
+    };
+    let types = |found: Vec<(String, String)>| {
+        found.into_iter().map(|(type_, _)| type_).collect::<Vec<_>>().join(" ")
+    };
+    let open = pool(json!({}));
+    assert_eq!(types(said(&open, &lent(&[8]), HELD)), "Ready");
+    assert_eq!(types(said(&pool(json!({"paused": true})), &lent(&[8]), HELD)), "Paused");
+    let held = Held { gpus: 8, reclaimed: 4, ..HELD };
+    let found = said(&open, &lent(&[8]), held);
+    assert!(found[1].1.contains("on 4 GPUs"), "{found:?}");
+    assert_eq!(types(found), "Ready Reclaiming");
+    let mut some = lent(&[8]);
+    some.not_lent.insert("NotReady", 2);
+    let found = said(&open, &some, HELD);
+    assert!(found[1].1.ends_with("2 NotReady"), "{found:?}");
+    assert_eq!(types(found), "Ready Degraded");
 }
