@@ -60,10 +60,11 @@ packages:
 
 .PHONY: deny
 deny: $(DENY)
-	$(DENY) --offline check bans licenses sources || $(DENY) check bans licenses sources
+	cargo fetch --locked --quiet
+	$(DENY) --offline check bans licenses sources
 
 $(DENY):
-	cargo install --locked --quiet --root target/tools --version $(DENY_VERSION) cargo-deny
+	cargo install --locked --quiet --debug --root target/tools --version $(DENY_VERSION) cargo-deny
 
 .PHONY: advisories
 advisories: $(DENY) ## Checks dependencies against the advisory database, where it can be reached
