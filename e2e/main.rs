@@ -7,6 +7,7 @@
 mod budget;
 mod faults;
 mod harness;
+mod hubs;
 mod jobs;
 mod manifests;
 mod nonsense;

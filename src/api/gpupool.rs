@@ -11,6 +11,8 @@ use super::gpujob::JobType;
 pub const MAX_SHAPES: usize = 64;
 /// Most groups of nodes of one kind, by free GPUs.
 pub const MAX_FREE: usize = 64;
+/// Most hubs whose guests are told apart; those with the most GPUs.
+pub const MAX_HUBS: usize = 64;
 /// Most reasons for which nodes are not lent.
 pub const MAX_REASONS: usize = 32;
 /// Most characters of a model, a memory, an architecture or a member's name.
@@ -220,6 +222,10 @@ pub struct GpuPoolStatus {
     /// Sums of GPUs.
     #[serde(default)]
     pub gpus: PoolGpus,
+    /// Guests by hub; the owner's eyes only, no hub sees it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_HUBS))]
+    pub hubs: Vec<HubGpus>,
     /// Nodes that match but are not lent, by reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_REASONS))]
@@ -278,6 +284,18 @@ pub struct FreeNodes {
     pub memory_bytes: i64,
 }
 
+/// GPUs that guests of one hub hold.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HubGpus {
+    /// ID of the hub.
+    #[schemars(length(max = 253))]
+    pub hub_id: String,
+    /// GPUs of the pool that its guests hold or are promised.
+    #[schemars(range(min = 0))]
+    pub gpus: i64,
+}
+
 /// Sums of GPUs of a pool.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -286,11 +304,11 @@ pub struct PoolGpus {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub offered: i64,
-    /// Held or demanded by the owner.
+    /// Held or demanded by the owner; in the copy on a hub also what other hubs' guests hold.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub owner: i64,
-    /// Held by guests.
+    /// Held by guests; in the copy on a hub only by its own.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub guests: i64,

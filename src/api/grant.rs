@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Hub", type_ = "string", json_path = ".spec.hubId"),
     printcolumn(name = "Member", type_ = "string", json_path = ".spec.member"),
     printcolumn(name = "Fingerprint", type_ = "string", json_path = ".status.fingerprint"),
+    printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority", priority = 1),
     printcolumn(
         name = "Connected",
         type_ = "string",
@@ -63,6 +64,17 @@ pub struct HubGrantSpec {
     #[x_kube(validation = Rule::new("self >= 0 && self <= 10000000").message(
         "maxGpus must be 0 or more GPUs; leave it out for no limit"))]
     pub max_gpus: Option<i64>,
+    /// Among several hubs: what a hub of higher priority asks is answered first, and its guests
+    /// leave last when a limit is lowered. Nobody is evicted for another hub. Default 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[x_kube(validation = Rule::new("self >= -1000 && self <= 1000").message(
+        "priority must be between -1000 and 1000; leave it out for 0"))]
+    pub priority: i32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &i32) -> bool {
+    *number == 0
 }
 
 /// What the agent knows of a hub.

@@ -67,6 +67,7 @@ pub async fn run(config: Config, args: Invite, out: &mut dyn Write) -> Result<()
         member: name.clone(),
         namespace,
         max_gpus: None,
+        priority: 0,
     };
     say(out, &invitation(&spec, &token))
 }

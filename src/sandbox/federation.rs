@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures::future::{join_all, try_join, try_join_all};
+use futures::future::{join_all, try_join_all, try_join3};
 
 use super::accounts::{OPERATOR, OWNER, USER};
 use super::controlplane::Site;
 use super::error::Error;
-use super::hub::{Election, Hub};
+use super::hub::{self, Election, Hub};
 use super::member::Member;
 use super::process::{Process, Program};
 use super::settings::{Reach, Settings};
@@ -29,6 +29,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 pub struct Federation {
     /// The hub.
     pub hub: Hub,
+    /// More hubs, over the same members.
+    pub more_hubs: Vec<Hub>,
     /// The members by name.
     pub members: BTreeMap<String, Member>,
     /// What it was started from.
@@ -60,13 +62,17 @@ impl Federation {
         let site =
             Site { workplace: &workplace, binaries: &settings.binaries, timeline: &timeline };
         let members = settings.members.iter().map(|member| Member::start(member, &settings, site));
-        let (hub, members) = try_join(Hub::start(&settings, site), try_join_all(members)).await?;
+        let first = Hub::start((hub::NAME, &settings.hub_id), &settings, site);
+        let more = settings.more_hubs.iter().map(|id| Hub::start((id, id), &settings, site));
+        let (hub, more_hubs, members) =
+            try_join3(first, try_join_all(more), try_join_all(members)).await?;
         let members =
             members.into_iter().map(|member| (member.cluster.name.clone(), member)).collect();
-        let federation = Self { hub, members, settings, timeline, workplace };
+        let federation = Self { hub, more_hubs, members, settings, timeline, workplace };
         if federation.settings.reach == Reach::Joined {
-            let names = federation.members.keys();
-            try_join_all(names.map(|name| federation.join(name))).await?;
+            let hubs = federation.hubs();
+            let all = hubs.flat_map(|hub| federation.members.keys().map(move |name| (hub, name)));
+            try_join_all(all.map(|(hub, name)| federation.join_hub(hub, name))).await?;
         }
         Ok(federation)
     }
@@ -78,9 +84,14 @@ impl Federation {
     pub async fn stop(self) -> Result<(), Error> {
         // The hub goes last, so that no agent logs a lost connection.
         let members = join_all(self.members.values().map(Member::stop)).await;
-        let hub = self.hub.stop().await;
+        let hubs = join_all(self.hubs().map(Hub::stop)).await;
         self.workplace.remove_data();
-        members.into_iter().chain([hub]).collect()
+        members.into_iter().chain(hubs).collect()
+    }
+
+    /// All hubs.
+    pub fn hubs(&self) -> impl Iterator<Item = &Hub> {
+        std::iter::once(&self.hub).chain(&self.more_hubs)
     }
 
     /// Starts one more hub controller, which shares or fights for the lead.
@@ -95,7 +106,7 @@ impl Federation {
         };
         let number = self.hub.controllers.len() + 1;
         let kubeconfig = self.hub.controller_kubeconfig();
-        let start = Controller { number, election, kubeconfig: &kubeconfig };
+        let start = Controller { hub: hub::NAME, number, election, kubeconfig: &kubeconfig };
         let service = start.run(&self.settings.idlewild, site)?;
         self.hub.controllers.push(service);
         Ok(&self.hub.controllers[number - 1])
@@ -132,6 +143,7 @@ impl Federation {
 
 /// A hub controller that is to be started.
 pub(super) struct Controller<'a> {
+    pub(super) hub: &'a str,
     pub(super) number: usize,
     pub(super) election: Election,
     pub(super) kubeconfig: &'a Path,
@@ -143,7 +155,7 @@ impl Controller<'_> {
         if self.election == Election::Off {
             extra.push("--leader-elect=false");
         }
-        let name = format!("hub-controller-{}", self.number);
+        let name = format!("{}-controller-{}", self.hub, self.number);
         Service::start(&name, ("hub", &extra), idlewild, self.kubeconfig, site)
     }
 }

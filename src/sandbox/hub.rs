@@ -12,8 +12,8 @@ use super::federation::{Controller, PATIENCE, Service};
 use super::flags::Role;
 use super::settings::{Reach, Settings};
 
-/// Name of the hub's cluster.
-const NAME: &str = "hub";
+/// Name of the first hub's cluster.
+pub(super) const NAME: &str = "hub";
 /// The service account of the hub's chart.
 const SERVICE_ACCOUNT: &str = "idlewild-hub";
 
@@ -28,6 +28,8 @@ pub enum Election {
 
 /// A running hub.
 pub struct Hub {
+    /// Its ID.
+    pub id: String,
     /// Its control plane.
     pub cluster: ControlPlane,
     /// Its controllers; none below [`Reach::Installed`].
@@ -35,29 +37,33 @@ pub struct Hub {
 }
 
 impl Hub {
-    pub(super) async fn start(settings: &Settings, site: Site<'_>) -> Result<Self, Error> {
-        let cluster = ControlPlane::start(NAME, Role::Hub, site).await?;
+    /// Starts the hub `id` on a cluster named `name`.
+    pub(super) async fn start(
+        (name, id): (&str, &str),
+        settings: &Settings,
+        site: Site<'_>,
+    ) -> Result<Self, Error> {
+        let cluster = ControlPlane::start(name, Role::Hub, site).await?;
         if settings.reach < Reach::Installed {
             people_of_hub(&cluster).await?;
-            return Ok(Self { cluster, controllers: vec![] });
+            return Ok(Self { id: id.into(), cluster, controllers: vec![] });
         }
-        let install = Self::install(settings, &cluster);
-        let helm = site.timeline.step("hub: helm install", install);
+        let install = Self::install(id, settings, &cluster);
+        let step = format!("{name}: helm install");
+        let helm = site.timeline.step(&step, install);
         try_join(people_of_hub(&cluster), helm).await?;
         let kubeconfig = kubeconfig_of_service_account(&cluster, SERVICE_ACCOUNT).await?;
-        let start = Controller { number: 1, election: settings.election, kubeconfig: &kubeconfig };
+        let (number, election) = (1, settings.election);
+        let start = Controller { hub: name, number, election, kubeconfig: &kubeconfig };
         let service = start.run(&settings.idlewild, site)?;
-        site.timeline.step("hub: controller ready", service.ready()).await?;
-        Ok(Self { cluster, controllers: vec![service] })
+        site.timeline.step(&format!("{name}: controller ready"), service.ready()).await?;
+        Ok(Self { id: id.into(), cluster, controllers: vec![service] })
     }
 
-    async fn install(settings: &Settings, cluster: &ControlPlane) -> Result<(), Error> {
+    async fn install(id: &str, settings: &Settings, cluster: &ControlPlane) -> Result<(), Error> {
         let chart = settings.charts.join("idlewild-hub");
-        let values = [
-            ("replicas", "0"),
-            ("hub.id", settings.hub_id.as_str()),
-            ("hub.address", cluster.endpoint.address.as_str()),
-        ];
+        let values =
+            [("replicas", "0"), ("hub.id", id), ("hub.address", cluster.endpoint.address.as_str())];
         charts::install(&settings.binaries.join("helm"), &chart, cluster, &values).await
     }
 

@@ -9,6 +9,7 @@ use kube::Api;
 use super::accounts::{OPERATOR, OWNER};
 use super::error::Error;
 use super::federation::Federation;
+use super::hub::Hub;
 use super::tool;
 use super::wait::eventually;
 use crate::api::conditions::{find, is_true};
@@ -28,8 +29,17 @@ impl Federation {
     /// # Errors
     /// If a command fails or the member is not ready in time.
     pub async fn join(&self, name: &str) -> Result<(), Error> {
-        let invitation = self.invite(name).await?;
-        self.timeline.step(&format!("{name}: join"), self.enrol(name, &invitation)).await
+        self.join_hub(&self.hub, name).await
+    }
+
+    /// Joins the member `name` to `hub`, one of ours; as [`Federation::join`].
+    ///
+    /// # Errors
+    /// If a command fails or the member is not ready in time.
+    pub async fn join_hub(&self, hub: &Hub, name: &str) -> Result<(), Error> {
+        let invitation = self.operate_hub(hub, &["invite", name]).await?;
+        let step = format!("{name}: join {}", hub.cluster.name);
+        self.timeline.step(&step, self.enrol(hub, name, &invitation)).await
     }
 
     /// What `idlewild invite` prints for the owner of `name`, run by the operator.
@@ -45,11 +55,19 @@ impl Federation {
     /// # Errors
     /// If the command fails.
     pub async fn operate(&self, arguments: &[&str]) -> Result<String, Error> {
-        let kubeconfig = self.hub.cluster.kubeconfig_for(OPERATOR)?;
+        self.operate_hub(&self.hub, arguments).await
+    }
+
+    /// The same on `hub`.
+    ///
+    /// # Errors
+    /// If the command fails.
+    pub async fn operate_hub(&self, hub: &Hub, arguments: &[&str]) -> Result<String, Error> {
+        let kubeconfig = hub.cluster.kubeconfig_for(OPERATOR)?;
         idlewild(&self.settings.idlewild, arguments, &kubeconfig).await
     }
 
-    async fn enrol(&self, name: &str, invitation: &str) -> Result<(), Error> {
+    async fn enrol(&self, hub: &Hub, name: &str, invitation: &str) -> Result<(), Error> {
         let Some(member) = self.members.get(name) else {
             return Err(Error::Program {
                 what: format!("join {name}"),
@@ -57,15 +75,16 @@ impl Federation {
             });
         };
         member.cluster.kubectl(OWNER, &["apply", "-f", "-"], invitation).await?;
-        self.asked(name).await?;
+        Self::asked(hub, name).await?;
         let jurisdiction = member.settings.jurisdiction.as_str();
-        self.operate(&["accept", name, "--yes", "--jurisdictions", jurisdiction]).await?;
-        self.member_ready(name).await
+        let accept = ["accept", name, "--yes", "--jurisdictions", jurisdiction];
+        self.operate_hub(hub, &accept).await?;
+        self.ready_on(hub, name).await
     }
 
-    async fn asked(&self, name: &str) -> Result<(), Error> {
+    async fn asked(hub: &Hub, name: &str) -> Result<(), Error> {
         let namespace = format!("{MEMBER_NAMESPACE_PREFIX}{name}");
-        let api = Api::<JoinRequest>::namespaced(self.hub.cluster.admin.clone(), &namespace);
+        let api = Api::<JoinRequest>::namespaced(hub.cluster.admin.clone(), &namespace);
         eventually(&format!("{name}: join request"), ASKS_WITHIN, async || {
             let call = api.get(REQUEST);
             within("get join request", call).await.map_err(|error| chain(&error)).map(drop)
@@ -78,8 +97,12 @@ impl Federation {
     /// # Errors
     /// If that takes too long.
     pub async fn member_ready(&self, name: &str) -> Result<(), Error> {
+        self.ready_on(&self.hub, name).await
+    }
+
+    async fn ready_on(&self, hub: &Hub, name: &str) -> Result<(), Error> {
         let pools = self.members.get(name).map_or(0, |member| member.settings.pools.len());
-        let api = Api::<MemberCluster>::all(self.hub.cluster.admin.clone());
+        let api = Api::<MemberCluster>::all(hub.cluster.admin.clone());
         eventually(&format!("{name}: ready on the hub"), READY_WITHIN, async || {
             let call = api.get(name);
             let member = within("get member", call).await.map_err(|error| chain(&error))?;

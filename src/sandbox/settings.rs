@@ -40,6 +40,8 @@ pub struct Settings {
     pub charts: PathBuf,
     /// The hub's ID.
     pub hub_id: String,
+    /// IDs of more hubs, which every member joins too; each names its cluster as well.
+    pub more_hubs: Vec<String>,
     /// Whether the hub's controller elects a leader.
     pub election: Election,
     /// The members.
@@ -84,6 +86,7 @@ impl Settings {
             idlewild: root.join("target/debug/idlewild"),
             charts: root.join("charts"),
             hub_id: "sandbox".into(),
+            more_hubs: Vec::new(),
             members,
             election: Election::On,
             reach: Reach::Joined,

@@ -97,10 +97,10 @@ impl State {
         let books = Books {
             pool: pool.filter(|pool| !going(pool.meta())).map(Arc::as_ref),
             lent: self.lent.as_ref().and_then(|lent| lent.get(&spec.pool)),
-            held: self.held.0.get(&spec.pool).copied().unwrap_or(0),
+            held: self.held.in_pool(&spec.pool).values().sum(),
             grant: grant.map(|grant| Grant {
                 max_gpus: grant.spec.max_gpus,
-                held: self.held.1.get(&spec.hub_id).copied().unwrap_or(0),
+                held: self.held.of_hub(&spec.hub_id),
             }),
             rivals: &rivals,
         };

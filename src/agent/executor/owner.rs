@@ -1,6 +1,7 @@
 //! The owner's policy → which guests must go.
 //!
-//! Invariant: as few leases as will do, the youngest first, and gangs whole. Preemption for the
+//! Invariant: as few leases as will do, those of less important hubs and then the youngest first,
+//! and gangs whole. Preemption for the
 //! owner's own pods is kube-scheduler's; this is what no scheduler sees.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,8 @@ use super::step::Verdict;
 pub struct Holding {
     /// UID of the `GuestLease`.
     pub uid: String,
+    /// Priority of its hub: the lower goes first.
+    pub priority: i32,
     /// When it was made, then its name: the younger goes first.
     pub age: (i64, String),
     /// Its pool.
@@ -86,7 +89,8 @@ fn strayed(holding: &Holding, policy: &Policy) -> Option<Verdict> {
     (!pods.is_empty()).then_some(Verdict { reason: OWNER_RECLAIMED, only: Some(pods) })
 }
 
-/// Takes the youngest until the rest fits `limit`, then spares the oldest whose going is not needed.
+/// Takes the youngest of the least important hub until the rest fits `limit`, then spares the last
+/// taken whose going is not needed.
 fn shed<'a>(
     holdings: impl Iterator<Item = &'a Holding>,
     limit: Option<i64>,
@@ -98,7 +102,7 @@ fn shed<'a>(
         holding.leaving || verdict.is_some_and(|verdict| verdict.only.is_none())
     };
     let mut staying: Vec<_> = holdings.filter(|holding| !goes(holding)).collect();
-    staying.sort_by(|a, b| b.age.cmp(&a.age));
+    staying.sort_by(|a, b| a.priority.cmp(&b.priority).then_with(|| b.age.cmp(&a.age)));
     let mut excess = staying.iter().map(|holding| holding.gpus).sum::<i64>() - limit;
     let mut victims = Vec::new();
     for holding in staying {
@@ -126,11 +130,15 @@ mod tests {
         let words: Vec<_> = text.split_whitespace().collect();
         Holding {
             uid: words[0].into(),
+            priority: words
+                .iter()
+                .find_map(|word| word.strip_prefix("priority="))
+                .map_or(0, |number| number.parse().unwrap()),
             age: (words[1].parse().unwrap(), words[0].into()),
             gpus: words[2].parse().unwrap(),
             pool: words[3].into(),
             grant: (words[4].into(), "hub".into()),
-            leaving: words.get(5) == Some(&"leaving"),
+            leaving: words.contains(&"leaving"),
             nodes: BTreeMap::from([(Key::default(), "n1".into())]),
         }
     }
@@ -180,6 +188,15 @@ mod tests {
         check(&["big 1 8 a g", "small 2 1 a g"], &limits(1), &[("big", OWNER_RECLAIMED)]);
         check(&["old 1 8 a g", "new 2 8 a g leaving"], &limits(8), &[]);
         check(&holdings, &policy(PoolPolicy::default(), Some(9)), &[("new", OWNER_RECLAIMED)]);
+    }
+
+    #[test]
+    fn guests_of_the_less_important_hub_leave_first() {
+        let limits = policy(PoolPolicy { paused: false, max_gpus: Some(8) }, None);
+        let holdings = ["old 1 8 a g priority=-1", "new 2 8 a g"];
+        check(&holdings, &limits, &[("old", OWNER_RECLAIMED)]);
+        let holdings = ["old 1 8 a g", "new 2 8 a g priority=5"];
+        check(&holdings, &limits, &[("old", OWNER_RECLAIMED)]);
     }
 
     #[test]

@@ -13,15 +13,15 @@ use crate::api::GpuPool;
 use crate::api::conditions::{self, Claim};
 use crate::api::gpulease::shortened;
 use crate::api::gpupool::{
-    FreeNodes, GpuPoolStatus, MAX_FREE, MAX_MODELS, MAX_NAME, MAX_REASONS, MAX_SHAPES, NodeShape,
-    NotLent, PoolGpus, PoolSummary,
+    FreeNodes, GpuPoolStatus, HubGpus, MAX_FREE, MAX_HUBS, MAX_MODELS, MAX_NAME, MAX_REASONS,
+    MAX_SHAPES, NodeShape, NotLent, PoolGpus, PoolSummary,
 };
 
 /// What is known of a pool beside its nodes.
 #[derive(Clone, Copy, Debug)]
-pub struct Held {
-    /// GPUs that guests hold or are promised, wherever they run.
-    pub gpus: i64,
+pub struct Held<'a> {
+    /// GPUs that guests hold or are promised, wherever they run, by hub.
+    pub hubs: &'a BTreeMap<String, i64>,
     /// Those of them whose guests were told to go for the owner.
     pub reclaimed: i64,
     /// Highest serial at which a lease of this pool entered the books.
@@ -34,12 +34,12 @@ pub struct Held {
 pub fn status(
     pool: &GpuPool,
     lent: &Lent,
-    held: Held,
+    held: Held<'_>,
     next: i64,
     now: Timestamp,
 ) -> Option<GpuPoolStatus> {
     let old = pool.status.clone().unwrap_or_default();
-    let gpus = sums(pool, lent, held.gpus);
+    let gpus = sums(pool, lent, held.hubs.values().sum());
     let shapes = if pool.spec.offer.paused { Vec::new() } else { shapes(&lent.slots) };
     let mut new = GpuPoolStatus {
         observed_generation: pool.meta().generation,
@@ -47,6 +47,7 @@ pub fn status(
         serial: old.serial,
         shapes,
         gpus,
+        hubs: hubs(held.hubs),
         not_lent: lent
             .not_lent
             .iter()
@@ -73,7 +74,7 @@ fn paused(pool: &GpuPool) -> Claim<'static> {
 }
 
 /// Guests are on their way out, for the owner.
-fn reclaiming(held: Held) -> Claim<'static> {
+fn reclaiming(held: Held<'_>) -> Claim<'static> {
     let gpus = held.reclaimed;
     let what = format!("guests on {gpus} GPUs were told to go; they have their notice to save");
     flag("Reclaiming", (gpus > 0).then_some(what), "NothingToReclaim")
@@ -131,6 +132,16 @@ fn sums(pool: &GpuPool, lent: &Lent, held: i64) -> PoolGpus {
         guests: held,
         free,
     }
+}
+
+fn hubs(held: &BTreeMap<String, i64>) -> Vec<HubGpus> {
+    let hub = |(hub_id, gpus): (&String, &i64)| HubGpus { hub_id: hub_id.clone(), gpus: *gpus };
+    let mut hubs: Vec<_> = held.iter().map(hub).collect();
+    if hubs.len() > MAX_HUBS {
+        hubs.sort_by_key(|hub| std::cmp::Reverse(hub.gpus));
+        hubs.truncate(MAX_HUBS);
+    }
+    hubs
 }
 
 fn models(slots: &[Slot]) -> String {

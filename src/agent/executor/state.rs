@@ -53,6 +53,28 @@ pub(super) struct Held {
     pub reclaimed: bool,
 }
 
+/// GPUs that guests hold or are promised, by pool and hub.
+#[derive(Debug, Default)]
+pub(super) struct Books(BTreeMap<String, BTreeMap<String, i64>>);
+
+impl Books {
+    fn add(&mut self, pool: String, hub: String, gpus: i64) {
+        let sum = self.0.entry(pool).or_default().entry(hub).or_default();
+        *sum = sum.saturating_add(gpus);
+    }
+
+    /// By hub, in `pool`.
+    pub(super) fn in_pool(&self, pool: &str) -> BTreeMap<String, i64> {
+        let held = self.0.get(pool).into_iter().flatten().filter(|(_, gpus)| **gpus > 0);
+        held.map(|(hub, gpus)| (hub.clone(), *gpus)).collect()
+    }
+
+    /// Of `hub`, in all pools.
+    pub(super) fn of_hub(&self, hub: &str) -> i64 {
+        self.0.values().filter_map(|pool| pool.get(hub)).sum()
+    }
+}
+
 /// When the picture of a pool was written, and whether that is in flight.
 #[derive(Debug, Default)]
 pub(super) struct Board {
@@ -75,8 +97,8 @@ pub struct State {
     pub(super) boards: BTreeMap<String, Board>,
     /// UIDs of leases by hub and job.
     pub(super) jobs: BTreeMap<(String, String), BTreeSet<String>>,
-    /// GPUs held by pool and by hub.
-    pub(super) held: (BTreeMap<String, i64>, BTreeMap<String, i64>),
+    /// GPUs held, by pool and by hub.
+    pub(super) held: Books,
     /// Those of them, by pool, whose guests were told to go for the owner.
     pub(super) reclaimed: BTreeMap<String, i64>,
     /// Highest serial at which a lease entered the books, by pool.
@@ -198,8 +220,10 @@ impl State {
     }
 
     fn see_grant(&mut self, seen: Seen<Noted<HubGrant>>) {
-        let policy =
-            |grant: &HubGrant| (grant.spec.max_gpus, grant.meta().deletion_timestamp.is_some());
+        let policy = |grant: &HubGrant| {
+            let going = grant.meta().deletion_timestamp.is_some();
+            (grant.spec.max_gpus, grant.spec.priority, going)
+        };
         let gone = match seen {
             Seen::Listing => return self.grants.begin(),
             Seen::Broken => return,
@@ -239,13 +263,11 @@ impl State {
         let before = std::mem::replace(&mut known.held, now.clone());
         for (sign, part) in [(-1, before), (1, now)] {
             let Some(Held { pool, hub, gpus, reclaimed }) = part else { continue };
-            let of_pool = [Some(&mut self.held.0), reclaimed.then_some(&mut self.reclaimed)];
-            for sums in of_pool.into_iter().flatten() {
-                let sum = sums.entry(pool.clone()).or_default();
+            if reclaimed {
+                let sum = self.reclaimed.entry(pool.clone()).or_default();
                 *sum = sum.saturating_add(sign * gpus);
             }
-            let sum = self.held.1.entry(hub).or_default();
-            *sum = sum.saturating_add(sign * gpus);
+            self.held.add(pool, hub, sign * gpus);
         }
         self.changed = true;
     }

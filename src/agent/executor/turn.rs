@@ -3,6 +3,8 @@
 //! Invariant: all decisions of a turn are made before anything is written, answers first and one
 //! after the other, each on books that hold those before it.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -12,8 +14,8 @@ use super::owner;
 use super::picture::{self, Held};
 use super::state::{State, is_over, open_pools};
 use super::writes::Write;
-use crate::api::GuestLease;
 use crate::api::gpulease::LeasePhase;
+use crate::api::{GuestLease, HubGrant};
 
 /// Pictures of a pool are written at most this often.
 const PUBLISHED: SignedDuration = SignedDuration::from_secs(1);
@@ -55,13 +57,17 @@ impl State {
         lease.into_iter().chain(board).min()
     }
 
-    /// Leases to look at: proposals first, oldest first.
+    /// Leases to look at: proposals first, by the priority that the owner gives their hubs, oldest
+    /// first.
     fn in_order(&mut self) -> Vec<String> {
+        let priorities = self.priorities();
         let rank = |uid: &String| {
             let lease = self.leases.get(uid)?;
+            let grant = (lease.spec.grant.clone(), lease.spec.hub_id.clone());
+            let priority = priorities.get(&grant).copied().unwrap_or(0);
             let answered = lease.status.as_ref().is_some_and(|status| status.phase.is_some());
             let made = lease.metadata.creation_timestamp.as_ref().map(|time| time.0);
-            Some((answered, made, lease.name_any()))
+            Some((answered, Reverse(priority), made, lease.name_any()))
         };
         let mut order: Vec<_> =
             self.dirty.iter().filter_map(|uid| Some((rank(uid)?, uid.clone()))).collect();
@@ -70,13 +76,22 @@ impl State {
         order.into_iter().map(|(_, uid)| uid).collect()
     }
 
+    /// Priorities of the owner's grants, by name and hub ID.
+    fn priorities(&self) -> BTreeMap<(String, String), i32> {
+        let grants = self.grants.values();
+        let named = |grant: &HubGrant| (grant.name_any(), grant.spec.hub_id.clone());
+        grants.map(|grant| (named(grant), grant.spec.priority)).collect()
+    }
+
     fn pass_judgement(&mut self) {
         if self.members.is_none() {
             self.lent();
         }
         let held = |lease: &&Arc<GuestLease>| lease.spec.confirmed && !is_over(lease);
         let leases = self.leases.iter().filter(|(_, lease)| held(lease));
-        let holdings: Vec<_> = leases.map(|(uid, lease)| self.holding(uid, lease)).collect();
+        let priorities = self.priorities();
+        let holdings: Vec<_> =
+            leases.map(|(uid, lease)| self.holding(uid, lease, &priorities)).collect();
         let open = open_pools(&self.pools).into_iter();
         let pools = open.map(|(name, spec)| {
             let offer = &spec.offer;
@@ -102,7 +117,13 @@ impl State {
         }
     }
 
-    fn holding(&self, uid: &str, lease: &GuestLease) -> owner::Holding {
+    fn holding(
+        &self,
+        uid: &str,
+        lease: &GuestLease,
+        priorities: &BTreeMap<(String, String), i32>,
+    ) -> owner::Holding {
+        let grant = (lease.spec.grant.clone(), lease.spec.hub_id.clone());
         let known = self.known.get(uid);
         let phase = lease.status.as_ref().and_then(|status| status.phase);
         let made = lease.metadata.creation_timestamp.as_ref();
@@ -112,7 +133,8 @@ impl State {
             uid: uid.into(),
             age: (made.map_or(0, |time| time.0.as_second()), lease.name_any()),
             pool: lease.spec.pool.clone(),
-            grant: (lease.spec.grant.clone(), lease.spec.hub_id.clone()),
+            priority: priorities.get(&grant).copied().unwrap_or(0),
+            grant,
             gpus: known.and_then(|known| known.held.as_ref()).map_or(0, |held| held.gpus),
             leaving: phase == Some(LeasePhase::Releasing) || lease.spec.withdrawn.is_some(),
             nodes: nodes
@@ -143,7 +165,7 @@ impl State {
             let lent = self.lent.as_ref().and_then(|lent| lent.get(&name));
             let Some(lent) = lent else { continue };
             let held = Held {
-                gpus: self.held.0.get(&name).copied().unwrap_or(0),
+                hubs: &self.held.in_pool(&name),
                 reclaimed: self.reclaimed.get(&name).copied().unwrap_or(0),
                 entered: self.entered.get(&name).copied().unwrap_or(0),
             };

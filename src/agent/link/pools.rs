@@ -17,11 +17,13 @@ use tracing::debug;
 
 use super::Link;
 use super::held::Held;
-use crate::api::{GpuPool, GpuPoolStatus};
+use crate::api::{GpuPool, GpuPoolStatus, HubGrantSpec};
 use crate::cluster::apply::{difference, status};
 use crate::cluster::watch::feed;
 use crate::cluster::{Error, Outcome, Seen, chain, within};
 
+/// The condition that speaks of all hubs' guests.
+const RECLAIMING: &str = "Reclaiming";
 /// Least time between two pictures of a pool.
 const BETWEEN: Duration = Duration::from_secs(1);
 /// Wait after a picture that did not arrive.
@@ -85,7 +87,18 @@ impl<'a> Gallery<'a> {
     }
 
     fn hear(&mut self, event: Seen<GpuPool>) {
+        let before = self.room();
         self.dirty.extend(self.pools.see(event));
+        if self.room() != before {
+            self.dirty.extend(self.pools.iter().map(|(name, _)| name.clone()));
+        }
+    }
+
+    /// GPUs that the hub may still lease, over all pools; `None` = no limit but the pools'.
+    fn room(&self) -> Option<i64> {
+        let most = self.link.grant.spec.max_gpus?;
+        let held = self.pools.iter().map(|(_, pool)| guests(pool, &self.link.grant.spec.hub_id));
+        Some(most.saturating_sub(held.sum()).max(0))
     }
 
     /// When the next picture may be written; `None` while there is none to write.
@@ -107,7 +120,7 @@ impl<'a> Gallery<'a> {
             self.dirty.iter().filter(|name| self.is_due(name)).cloned().collect();
         let writes = due.iter().map(|name| {
             let (pool, copy) = (self.pools.get(name), self.copies.get(name));
-            let picture = pool.and_then(|pool| picture(pool, self.link));
+            let picture = pool.and_then(|pool| shown(pool, &self.link.grant.spec, self.room()));
             write(&self.api, picture, copy.cloned())
         });
         let results = join_all(writes).await;
@@ -149,18 +162,29 @@ impl<'a> Gallery<'a> {
     }
 }
 
-/// `pool` as the hub of `link` may see it; `None` if its owner does not lend to that hub.
-fn picture(pool: &GpuPool, link: &Link) -> Option<GpuPool> {
-    shown(pool, &link.grant.spec.hub_id, &link.grant.spec.member)
+/// GPUs of `pool` that guests of the hub hold.
+fn guests(pool: &GpuPool, hub_id: &str) -> i64 {
+    let hubs = pool.status.iter().flat_map(|status| &status.hubs);
+    hubs.filter(|hub| hub.hub_id == hub_id).map(|hub| hub.gpus).sum()
 }
 
-fn shown(pool: &GpuPool, hub_id: &str, member: &str) -> Option<GpuPool> {
+/// `pool` as the hub of `grant` may see it, which may lease `room` more GPUs; `None` if its owner
+/// does not lend to that hub. Of other hubs it sees nothing but that less is free.
+fn shown(pool: &GpuPool, grant: &HubGrantSpec, room: Option<i64>) -> Option<GpuPool> {
     let allowed = pool.spec.allow.hubs.as_ref();
-    if allowed.is_some_and(|hubs| !hubs.iter().any(|hub| hub == hub_id)) {
+    if allowed.is_some_and(|hubs| !hubs.iter().any(|hub| *hub == grant.hub_id)) {
         return None;
     }
+    let mut spec = pool.spec.clone();
+    spec.allow.hubs = allowed.map(|_| vec![grant.hub_id.clone()]);
+    let own = guests(pool, &grant.hub_id);
     let status = pool.status.clone().map(|mut status| {
-        member.clone_into(&mut status.summary.member);
+        status.summary.member.clone_from(&grant.member);
+        status.hubs.clear();
+        status.conditions.retain(|condition| condition.type_ != RECLAIMING);
+        status.gpus.owner += status.gpus.guests.saturating_sub(own);
+        status.gpus.guests = own;
+        status.gpus.free = status.gpus.free.min(room.unwrap_or(i64::MAX));
         status
     });
     Some(GpuPool {
@@ -169,7 +193,7 @@ fn shown(pool: &GpuPool, hub_id: &str, member: &str) -> Option<GpuPool> {
             labels: pool.metadata.labels.clone(),
             ..ObjectMeta::default()
         },
-        spec: pool.spec.clone(),
+        spec,
         status,
     })
 }
@@ -230,6 +254,11 @@ fn specified(before: &GpuPool, wanted: &GpuPool) -> Option<serde_json::Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::gpupool::{HubGpus, PoolGpus};
+
+    fn grant() -> HubGrantSpec {
+        HubGrantSpec { hub_id: "hub".into(), member: "north".into(), ..HubGrantSpec::default() }
+    }
 
     fn pool(hubs: Option<&[&str]>) -> GpuPool {
         let mut pool = GpuPool::new(
@@ -255,18 +284,36 @@ mod tests {
         for (hubs, seen) in
             [(None, true), (Some(&["hub"][..]), true), (Some(&["other"][..]), false)]
         {
-            assert_eq!(shown(&pool(hubs), "hub", "north").is_some(), seen, "{hubs:?}");
+            assert_eq!(shown(&pool(hubs), &grant(), None).is_some(), seen, "{hubs:?}");
         }
-        assert!(shown(&pool(Some(&[])), "hub", "north").is_none(), "an empty list allows nothing");
-        let copy = shown(&pool(None), "hub", "north").unwrap();
+        assert!(shown(&pool(Some(&[])), &grant(), None).is_none(), "an empty list allows nothing");
+        let copy = shown(&pool(Some(&["hub", "other"])), &grant(), None).unwrap();
+        assert_eq!(copy.spec.allow.hubs, Some(vec!["hub".to_owned()]), "others are not named");
+        let copy = shown(&pool(None), &grant(), None).unwrap();
         assert_eq!(copy.status.as_ref().unwrap().summary.member, "north");
         assert_eq!(copy.metadata.uid, None);
         assert_eq!(copy.labels(), pool(None).labels());
     }
 
     #[test]
+    fn a_hub_sees_of_other_hubs_that_less_is_free_and_no_more_than_it_may_have() {
+        let mut pool = pool(None);
+        let status = pool.status.as_mut().unwrap();
+        status.gpus = PoolGpus { offered: 64, owner: 8, guests: 24, free: 32 };
+        status.hubs = vec![
+            HubGpus { hub_id: "hub".into(), gpus: 4 },
+            HubGpus { hub_id: "other".into(), gpus: 20 },
+        ];
+        let seen = |room| shown(&pool, &grant(), room).unwrap().status.unwrap();
+        let all = seen(None);
+        assert_eq!(all.gpus, PoolGpus { offered: 64, owner: 28, guests: 4, free: 32 });
+        assert!(all.hubs.is_empty());
+        assert_eq!(seen(Some(6)).gpus.free, 6);
+    }
+
+    #[test]
     fn nothing_is_written_when_nothing_differs_and_a_removed_label_is_removed() {
-        let copy = shown(&pool(None), "hub", "north").unwrap();
+        let copy = shown(&pool(None), &grant(), None).unwrap();
         assert_eq!(specified(&copy, &copy), None);
         let mut bare = copy.clone();
         bare.metadata.labels = None;

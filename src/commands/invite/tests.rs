@@ -68,6 +68,7 @@ fn an_invitation_reads_back_as_a_secret_and_a_grant() {
         member: "north".into(),
         namespace: "member-north".into(),
         max_gpus: None,
+        priority: 0,
     };
     let text = invitation(&spec, "a.b.c");
     let documents: Vec<serde_json::Value> = serde_yaml::Deserializer::from_str(&text)

@@ -25,7 +25,12 @@ fn lent(free: &[u32]) -> Lent {
     Lent { slots: free.iter().enumerate().map(slot).collect(), ..Lent::default() }
 }
 
-const HELD: Held = Held { gpus: 0, reclaimed: 0, entered: 0 };
+const NOBODY: &BTreeMap<String, i64> = &BTreeMap::new();
+const HELD: Held = Held { hubs: NOBODY, reclaimed: 0, entered: 0 };
+
+fn held_by(hub: &str, gpus: i64) -> BTreeMap<String, i64> {
+    BTreeMap::from([(hub.to_owned(), gpus)])
+}
 
 fn at() -> Timestamp {
     Timestamp::UNIX_EPOCH
@@ -54,7 +59,8 @@ fn an_unchanged_picture_is_written_only_to_cover_a_lease() {
 #[test]
 fn limits_cap_the_sums_and_reasons_are_told() {
     let capped = pool(json!({"maxGpus": 6}));
-    let held = Held { gpus: 4, ..HELD };
+    let guests = held_by("hub", 4);
+    let held = Held { hubs: &guests, ..HELD };
     let gpus = status(&capped, &lent(&[8]), held, 1, at()).unwrap().gpus;
     assert_eq!((gpus.offered, gpus.guests, gpus.free), (6, 4, 2));
     let paused = status(&pool(json!({"paused": true})), &lent(&[8]), HELD, 1, at()).unwrap();
@@ -93,7 +99,8 @@ fn conditions_say_what_holds_the_pool_back() {
     let open = pool(json!({}));
     assert_eq!(types(said(&open, &lent(&[8]), HELD)), "Ready");
     assert_eq!(types(said(&pool(json!({"paused": true})), &lent(&[8]), HELD)), "Paused");
-    let held = Held { gpus: 8, reclaimed: 4, ..HELD };
+    let guests = held_by("hub", 8);
+    let held = Held { hubs: &guests, reclaimed: 4, ..HELD };
     let found = said(&open, &lent(&[8]), held);
     assert!(found[1].1.contains("on 4 GPUs"), "{found:?}");
     assert_eq!(types(found), "Ready Reclaiming");
