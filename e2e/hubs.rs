@@ -81,6 +81,14 @@ async fn known_to(hub: &Hub) -> String {
         + &all::<MemberCluster>(client).await
 }
 
+async fn know_nothing_of_each_other(first: &Hub, second: &Hub) {
+    let known = known_to(first).await;
+    assert!(!known.contains(SECOND), "the first hub knows of the second: {known}");
+    let known = known_to(second).await;
+    let name = format!("\"{}\"", first.id);
+    assert!(known.contains(SECOND) && !known.contains(&name), "{known}");
+}
+
 async fn grants(federation: &Federation) -> (Api<HubGrant>, BTreeMap<String, String>) {
     let owner = federation.members["one"].cluster.client_for(OWNER).await.unwrap();
     let api: Api<HubGrant> = Api::namespaced(owner, SYSTEM_NAMESPACE);
@@ -143,11 +151,7 @@ fn two_hubs_share_one_member_and_neither_sees_the_other() {
             if seen == (8, 4, 4, 0) { Ok(()) } else { Err(format!("{seen:?}")) }
         })
         .await;
-        let known = known_to(first).await;
-        assert!(!known.contains(SECOND), "the first hub knows of the second: {known}");
-        let known = known_to(second).await;
-        let name = format!("\"{}\"", first.id);
-        assert!(known.contains(SECOND) && !known.contains(&name), "{known}");
+        know_nothing_of_each_other(first, second).await;
 
         // The first hub dies: its guests go on, and the second works as before.
         first.controller().process.kill().await.unwrap();

@@ -172,7 +172,7 @@ fn guests(pool: &GpuPool, hub_id: &str) -> i64 {
 /// does not lend to that hub. Of other hubs it sees nothing but that less is free.
 fn shown(pool: &GpuPool, grant: &HubGrantSpec, room: Option<i64>) -> Option<GpuPool> {
     let allowed = pool.spec.allow.hubs.as_ref();
-    if allowed.is_some_and(|hubs| !hubs.iter().any(|hub| *hub == grant.hub_id)) {
+    if allowed.is_some_and(|hubs| !hubs.contains(&grant.hub_id)) {
         return None;
     }
     let mut spec = pool.spec.clone();
