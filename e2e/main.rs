@@ -6,6 +6,7 @@
 
 mod budget;
 mod faults;
+mod guides;
 mod harness;
 mod hubs;
 mod jobs;

@@ -59,8 +59,7 @@ impl Federation {
         let settings = settings.absolute()?;
         let timeline = Timeline::new();
         let workplace = timeline.step("clean up", Workplace::take(&settings.dir)).await?;
-        let site =
-            Site { workplace: &workplace, binaries: &settings.binaries, timeline: &timeline };
+        let site = site(&workplace, &settings, &timeline);
         let members = settings.members.iter().map(|member| Member::start(member, &settings, site));
         let first = Hub::start((hub::NAME, &settings.hub_id), &settings, site);
         let more = settings.more_hubs.iter().map(|id| Hub::start((id, id), &settings, site));
@@ -94,16 +93,39 @@ impl Federation {
         std::iter::once(&self.hub).chain(&self.more_hubs)
     }
 
+    /// Runs the hub's controller after somebody installed the chart in a sandbox that reaches no
+    /// further than [`Reach::ControlPlanes`].
+    ///
+    /// # Errors
+    /// If the chart's account is not there or the controller is not ready in time.
+    pub async fn serve_hub(&mut self) -> Result<(), Error> {
+        let (settings, site) =
+            (&self.settings, site(&self.workplace, &self.settings, &self.timeline));
+        self.hub.serve(settings, site).await
+    }
+
+    /// The same for the agent of the member `name`.
+    ///
+    /// # Errors
+    /// If there is no such member, its chart's account is not there, or the agent is not ready in time.
+    pub async fn serve_member(&mut self, name: &str) -> Result<(), Error> {
+        let (settings, site) =
+            (&self.settings, site(&self.workplace, &self.settings, &self.timeline));
+        match self.members.get_mut(name) {
+            Some(member) => member.serve(settings, site).await,
+            None => Err(Error::Program {
+                what: format!("run the agent of {name}"),
+                said: "the sandbox has no such member".into(),
+            }),
+        }
+    }
+
     /// Starts one more hub controller, which shares or fights for the lead.
     ///
     /// # Errors
     /// If it cannot be started; whether it comes up, [`Service::ready`] says.
     pub fn add_controller(&mut self, election: Election) -> Result<&Service, Error> {
-        let site = Site {
-            workplace: &self.workplace,
-            binaries: &self.settings.binaries,
-            timeline: &self.timeline,
-        };
+        let site = site(&self.workplace, &self.settings, &self.timeline);
         let number = self.hub.controllers.len() + 1;
         let kubeconfig = self.hub.controller_kubeconfig();
         let start = Controller { hub: hub::NAME, number, election, kubeconfig: &kubeconfig };
@@ -139,6 +161,10 @@ impl Federation {
         }
         Ok(lines)
     }
+}
+
+fn site<'a>(workplace: &'a Workplace, settings: &'a Settings, timeline: &'a Timeline) -> Site<'a> {
+    Site { workplace, binaries: &settings.binaries, timeline }
 }
 
 /// A hub controller that is to be started.

@@ -44,20 +44,30 @@ impl Hub {
         site: Site<'_>,
     ) -> Result<Self, Error> {
         let cluster = ControlPlane::start(name, Role::Hub, site).await?;
+        let mut hub = Self { id: id.into(), cluster, controllers: vec![] };
         if settings.reach < Reach::Installed {
-            people_of_hub(&cluster).await?;
-            return Ok(Self { id: id.into(), cluster, controllers: vec![] });
+            people_of_hub(&hub.cluster).await?;
+            return Ok(hub);
         }
-        let install = Self::install(id, settings, &cluster);
+        let cluster = &hub.cluster;
+        let install = Self::install(id, settings, cluster);
         let step = format!("{name}: helm install");
         let helm = site.timeline.step(&step, install);
-        try_join(people_of_hub(&cluster), helm).await?;
-        let kubeconfig = kubeconfig_of_service_account(&cluster, SERVICE_ACCOUNT).await?;
+        try_join(people_of_hub(cluster), helm).await?;
+        hub.serve(settings, site).await?;
+        Ok(hub)
+    }
+
+    /// Runs the first controller, once the chart is installed.
+    pub(super) async fn serve(&mut self, settings: &Settings, site: Site<'_>) -> Result<(), Error> {
+        let kubeconfig = kubeconfig_of_service_account(&self.cluster, SERVICE_ACCOUNT).await?;
         let (number, election) = (1, settings.election);
-        let start = Controller { hub: name, number, election, kubeconfig: &kubeconfig };
+        let hub = self.cluster.name.clone();
+        let start = Controller { hub: &hub, number, election, kubeconfig: &kubeconfig };
         let service = start.run(&settings.idlewild, site)?;
-        site.timeline.step(&format!("{name}: controller ready"), service.ready()).await?;
-        Ok(Self { id: id.into(), cluster, controllers: vec![service] })
+        site.timeline.step(&format!("{hub}: controller ready"), service.ready()).await?;
+        self.controllers.push(service);
+        Ok(())
     }
 
     async fn install(id: &str, settings: &Settings, cluster: &ControlPlane) -> Result<(), Error> {

@@ -55,10 +55,7 @@ impl Member {
             let install = Self::install(settings, &cluster);
             site.timeline.step(&format!("{name}: helm install"), install).await?;
             Self::lend(member, &cluster).await?;
-            let kubeconfig = kubeconfig_of_service_account(&cluster, SERVICE_ACCOUNT).await?;
-            let process = format!("{name}-agent");
-            let verb = ("agent", &["--sandbox"][..]);
-            Service::start(&process, verb, &settings.idlewild, &kubeconfig, site).map(Some)
+            Self::run(&cluster, settings, site).await.map(Some)
         };
         let nodes = async {
             nodes::create(&cluster.admin, member).await?;
@@ -72,6 +69,25 @@ impl Member {
             site.timeline.step(&format!("{name}: agent ready"), agent.ready()).await?;
         }
         Ok(Self { cluster, agent, settings: member.clone(), gate })
+    }
+
+    /// Runs the agent, once somebody has installed the chart.
+    pub(super) async fn serve(&mut self, settings: &Settings, site: Site<'_>) -> Result<(), Error> {
+        let agent = Self::run(&self.cluster, settings, site).await?;
+        agent.ready().await?;
+        self.agent = Some(agent);
+        Ok(())
+    }
+
+    async fn run(
+        cluster: &ControlPlane,
+        settings: &Settings,
+        site: Site<'_>,
+    ) -> Result<Service, Error> {
+        let kubeconfig = kubeconfig_of_service_account(cluster, SERVICE_ACCOUNT).await?;
+        let process = format!("{}-agent", cluster.name);
+        let verb = ("agent", &["--sandbox"][..]);
+        Service::start(&process, verb, &settings.idlewild, &kubeconfig, site)
     }
 
     async fn install(settings: &Settings, cluster: &ControlPlane) -> Result<(), Error> {
