@@ -42,8 +42,10 @@ charts: setup # plain manifests are what the charts render
 	HELM=$(CONTROLPLANE)/helm deploy/render.sh --check
 
 .PHONY: bench
-bench: setup build ## Prints figures: dispatch through real API servers
-	cargo test --locked --test e2e -- --test-threads=1 --ignored --nocapture bench
+bench: setup build ## Prints figures: memory and CPU of hub and agent, dispatch through real API servers
+	cargo build --locked --release
+	IDLEWILD_PROGRAM=target/release/idlewild \
+		cargo test --locked --test e2e -- --test-threads=1 --ignored --nocapture $(or $(TESTS),bench)
 
 .PHONY: build
 build: packages

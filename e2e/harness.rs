@@ -81,7 +81,9 @@ pub(crate) fn fresh(settings: &Settings, test: impl AsyncFnOnce(&mut Federation)
 pub(crate) fn settings(name: &str, members: Vec<MemberSettings>) -> Settings {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e").join(name);
-    let idlewild = PathBuf::from(env!("CARGO_BIN_EXE_idlewild"));
+    // Benchmarks measure the program as it is released.
+    let built = env!("CARGO_BIN_EXE_idlewild").into();
+    let idlewild = std::env::var_os("IDLEWILD_PROGRAM").map_or(built, PathBuf::from);
     Settings { idlewild, ..Settings::new(root, dir, members) }
 }
 
