@@ -51,6 +51,11 @@ impl Silence {
         }
     }
 
+    /// Leaves out a time in which this process could hear nobody.
+    pub(super) fn leave_out(&mut self, gap: Duration, now: Instant) {
+        self.heard = self.heard.map(|heard| (heard + gap).min(now));
+    }
+
     /// Whether it was ever heard.
     #[must_use]
     pub(super) fn was_heard(&self) -> bool {
@@ -110,6 +115,22 @@ mod tests {
         assert_eq!(silence.persisted(at(59)), Some(45));
         assert!(silence.heard(beat(2), None, at(60)));
         assert!(!silence.is_silent(at(99)));
+    }
+
+    #[test]
+    fn time_in_which_nobody_could_be_heard_is_no_silence() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut silence = Silence::default();
+        silence.heard(beat(1), None, start);
+        silence.leave_out(Duration::from_secs(90), at(100));
+        assert!(!silence.is_silent(at(100)));
+        assert!(!silence.is_silent(at(130)));
+        assert!(silence.is_silent(at(131)));
+        // One that was heard meanwhile is not heard in the future.
+        silence.heard(beat(2), None, at(140));
+        silence.leave_out(Duration::from_secs(90), at(141));
+        assert!(silence.is_silent(at(182)));
     }
 
     #[test]

@@ -245,7 +245,7 @@ impl Loop {
             }
             if !working {
                 working = true;
-                self.begin();
+                self.begin(Instant::now());
             }
             self.pass(Now { instant: Instant::now(), wall: Timestamp::now() });
         }
@@ -261,7 +261,7 @@ impl Loop {
     }
 
     /// Everything is known and this process leads: look at everything once.
-    fn begin(&mut self) {
+    fn begin(&mut self, now: Instant) {
         info!(
             jobs = self.state.jobs.len(),
             leases = self.state.leases.len(),
@@ -269,6 +269,7 @@ impl Loop {
             "hub works"
         );
         self.metrics.leads.set(1);
+        self.state.leave_out_deafness(now);
         self.state.recall_silence();
         rounds::recall_promises(&mut self.state);
         let names = self.state.members.iter().map(|(_, member)| member.name_any());

@@ -55,6 +55,15 @@ impl Unobserved {
         now > since + DEAF_AFTER
     }
 
+    /// Begins anew, after a time in which this process could hear nobody.
+    pub(super) fn begin_anew(&mut self, now: Instant) {
+        self.oldest.clear();
+        for (key, (_, since)) in &mut self.since {
+            *since = now;
+            self.oldest.entry(key.0.clone()).or_default().insert((now, key.1.clone()));
+        }
+    }
+
     /// Whether the member of `namespace` leaves a lease unobserved for too long.
     #[must_use]
     pub(super) fn is_deaf(&self, namespace: &str, now: Instant) -> bool {
@@ -107,7 +116,10 @@ mod tests {
         unobserved.see(&lease(2, running(1)), at(130));
         assert!(!deaf(&unobserved, at(140)));
         assert!(deaf(&unobserved, at(141)), "what is merely seen again is as old as it was");
-        assert!(unobserved.forget(&("member-north".into(), "one".into()), at(141)));
+        unobserved.begin_anew(at(141));
+        assert!(!deaf(&unobserved, at(181)));
+        assert!(deaf(&unobserved, at(182)));
+        assert!(unobserved.forget(&("member-north".into(), "one".into()), at(182)));
         assert_eq!(unobserved.turns().count(), 0);
     }
 

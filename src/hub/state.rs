@@ -22,6 +22,9 @@ use super::facts::{Answer, Event, Notes, Promise};
 use super::heartbeats::Silence;
 use super::observed::Unobserved;
 
+/// Members send heartbeats every ten seconds, so that two in a row of all of them were not heard.
+const DEAF_AFTER: Duration = Duration::from_secs(20);
+
 /// All that the hub knows.
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -53,6 +56,8 @@ pub(super) struct State {
     pub(super) promises: BTreeMap<(JobId, Epoch), Promise>,
     /// How long each member has been silent.
     pub(super) silence: BTreeMap<String, Silence>,
+    /// When any member was last heard.
+    pub(super) heard: Option<Instant>,
     /// Specs of leases that their members have not observed.
     pub(super) unobserved: Unobserved,
     /// Members that are looked up, or known to be gone (`true`).
@@ -355,10 +360,25 @@ impl State {
             let renewed = beat.spec.as_ref().and_then(|spec| spec.renew_time.clone());
             let was_silent = self.is_silent(&name, now);
             let silence = self.silence.entry(name.clone()).or_default();
-            if silence.heard(renewed.map(|time| time.0), persisted, now) && was_silent {
+            if !silence.heard(renewed.map(|time| time.0), persisted, now) {
+                continue;
+            }
+            self.leave_out_deafness(now);
+            self.heard = Some(now);
+            if was_silent {
                 self.dirty_members.insert(name);
                 self.everything_if(true);
             }
+        }
+    }
+
+    /// If nobody at all was heard for a while, it was this process that heard nobody, as when its
+    /// API server is away: no member's silence.
+    pub(super) fn leave_out_deafness(&mut self, now: Instant) {
+        let gap = self.heard.map(|heard| now.saturating_duration_since(heard));
+        if let Some(gap) = gap.filter(|gap| *gap > DEAF_AFTER) {
+            self.silence.values_mut().for_each(|silence| silence.leave_out(gap, now));
+            self.unobserved.begin_anew(now);
         }
     }
 

@@ -101,6 +101,23 @@ async fn a_new_hub_does_not_take_a_silent_member_for_one_that_was_heard() {
 }
 
 #[tokio::test]
+async fn a_hub_that_could_hear_nobody_gives_no_leaving_member_up() {
+    let mut world = running_in_the_north().await;
+    world.delete("memberclusters", "", "north");
+    // Its API server is away: it leads no more, and hears nobody.
+    world.mood(Mood::Silent);
+    world.after(90_000);
+    let now = world.now.instant;
+    world.hubs[0].inner.begin(now);
+    world.pass(0).await;
+    world.mood(Mood::Runs);
+    world.settle().await;
+    let status = &world.job("train")["status"];
+    assert_eq!(status["attempts"][0]["reason"], json!("MemberLeft"), "it left in order");
+    assert_eq!(status["evictions"]["clusterLost"], json!(0));
+}
+
+#[tokio::test]
 async fn a_member_that_leaves_in_silence_loses_its_leases_which_go_elsewhere() {
     let mut world = running_in_the_north().await;
     world.members[0].mood = Mood::Silent;

@@ -77,7 +77,7 @@ impl Hub {
             }
         }
         assert_eq!(inner.state.closed_gates(), Vec::<&str>::new());
-        inner.begin();
+        inner.begin(now.instant);
         Self { number, inner, events }
     }
 
