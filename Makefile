@@ -10,11 +10,11 @@ DENY_VERSION := 0.20.2
 DENY := target/tools/bin/cargo-deny
 KEEP ?=
 # Debian's packages that a build or a run needs: program:package.
-NEEDS := cc:gcc setpriv:util-linux
+NEEDS := cc:gcc setpriv:util-linux jq:jq runc:runc
 
 .PHONY: help
 help: ## Shows this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
 
 .PHONY: demo
 demo: setup build ## Shows a hub and three members run the samples, and an owner taking GPUs back
@@ -25,7 +25,7 @@ sandbox: setup build ## Starts a hub and three members, and keeps them up until 
 	target/debug/idlewild --log warn,kube_client=off sandbox up
 
 .PHONY: test
-test: setup check e2e ## The gate: formatting, lints, dependencies, unit tests, e2e on real control planes
+test: setup check e2e test-image ## The gate: formatting, lints, dependencies, unit tests, e2e on real control planes
 
 .PHONY: check
 check: packages deny ## The part of the gate without control planes
@@ -46,6 +46,18 @@ bench: setup build ## Prints figures: memory and CPU of hub and agent, dispatch 
 	cargo build --locked --release
 	IDLEWILD_PROGRAM=target/release/idlewild \
 		cargo test --locked --test e2e -- --test-threads=1 --ignored --nocapture $(or $(TESTS),bench)
+
+.PHONY: image
+image: packages ## Builds the container image and its SBOM below target/image, without a daemon
+	deploy/image.sh target/image
+
+.PHONY: test-image
+test-image: setup image ## Starts hub and agent from the image with runc, and looks into it
+	RUST_BACKTRACE=0 cargo test --locked --test e2e -- --test-threads=1 --ignored image::
+
+.PHONY: image-reproducible
+image-reproducible: image ## Builds the image once more, elsewhere, and compares the digests
+	deploy/reproducible.sh target/image
 
 .PHONY: build
 build: packages

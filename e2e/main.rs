@@ -10,6 +10,7 @@ mod faults;
 mod guides;
 mod harness;
 mod hubs;
+mod image;
 mod jobs;
 mod manifests;
 mod nonsense;
