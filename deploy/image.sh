@@ -2,7 +2,7 @@
 # Builds the container image without a daemon: one static binary in an otherwise empty root.
 #
 # Usage: image.sh [DIR]      (default: target/image)
-#   DIR/oci                 OCI layout, as skopeo, crane and runc's friends read it
+#   DIR/oci                 OCI layout, as skopeo and crane read it
 #   DIR/idlewild.tar        the same in one file: `docker load`, `podman load`, `ctr images import`
 #   DIR/idlewild.cdx.json   SBOM: what is in the binary
 #   DIR/digest              digest of the image's manifest
@@ -47,10 +47,10 @@ build() {
     cargo build --locked --release --target "$target" --bin idlewild
 }
 
-# pack ARCHIVE DIR FILES...: a tar that depends on the files' names and contents alone.
+# pack ARCHIVE DIR FILES...: a tar of the files' names and contents, whoever made them and when.
 pack() {
   tar --format=ustar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
-    -cf "$1" -C "$2" "${@:3}"
+    --mode=u=rwX,go=rX -cf "$1" -C "$2" "${@:3}"
 }
 
 # blob FILE TYPE: moves the file among the blobs and prints its descriptor.

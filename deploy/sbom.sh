@@ -24,18 +24,22 @@ checksums() {
 
 # The archives of C that a static binary holds, as JSON lines; by their Debian package if they have one.
 archives() {
-  local archive path package
-  for archive in libc.a libgcc_eh.a; do
+  local archive licence path package
+  while read -r archive licence; do
     path=$(realpath "$(cc -print-file-name="$archive")")
     package=$(dpkg-query --search "$path" 2>/dev/null | cut -d: -f1) || package=
-    jq -cn --arg name "${package:-$archive}" --arg file "$archive" \
+    jq -cn --arg name "${package:-$archive}" --arg file "$archive" --arg licence "$licence" \
       --arg hash "$(sha256sum "$path" | cut -d' ' -f1)" \
       --arg version "$([[ -z $package ]] || dpkg-query -Wf '${Version}' "$package")" '
-      {type: "library", name: $name, "bom-ref": $file,
+      {type: "library", name: $name, "bom-ref": $file, scope: "required",
+       licenses: [{expression: $licence}],
        properties: [{name: "idlewild:archive", value: $file}, {name: "idlewild:archive-sha256", value: $hash}]}
       + if $version == "" then {} else
           {version: $version, purl: "pkg:deb/debian/\($name)@\($version | @uri)"} end'
-  done
+  done <<'EOT'
+libc.a LGPL-2.1-or-later
+libgcc_eh.a GPL-3.0-or-later WITH GCC-exception-3.1
+EOT
 }
 
 jq -n --slurpfile metadata <(cargo metadata --locked --format-version 1 --filter-platform "$target") \
