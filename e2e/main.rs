@@ -14,5 +14,6 @@ mod jobs;
 mod manifests;
 mod nonsense;
 mod operators;
+mod rights;
 mod sandbox;
 mod work;
