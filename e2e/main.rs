@@ -12,6 +12,7 @@ mod harness;
 mod hubs;
 mod jobs;
 mod manifests;
+mod membership;
 mod nonsense;
 mod operators;
 mod rights;

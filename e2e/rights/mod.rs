@@ -7,6 +7,7 @@ mod live;
 mod matrix;
 
 use std::path::Path;
+use std::time::Instant;
 
 use idlewild::sandbox::{Federation, OPERATOR, USER, USER_NAMESPACES};
 use k8s_openapi::api::core::v1::Namespace;
@@ -165,7 +166,9 @@ fn head(what: &str) -> String {
         "What each identity may do {what}, as its API server answers. What is not listed is denied, for:\n\
          verbs: {}, and where they exist bind, escalate, impersonate, accept, approve, sign\n\
          resources: {} with and without names, see e2e/rights/mod.rs\n\
-         A name in brackets: for that object only. Reviewed; written by IDLEWILD_UPDATE=1.\n",
+         A name in brackets: for that object only. Admission policies narrow this further: what they\n\
+         refuse is among the real requests in e2e/rights/live.rs.\n\
+         Reviewed; written by IDLEWILD_UPDATE=1.\n",
         VERBS.join(" "),
         THINGS.len(),
     )
@@ -225,6 +228,7 @@ fn rights_are_as_reviewed_and_real_requests_beyond_them_are_refused() {
     shared(async |federation| {
         let hub = &federation.hub.cluster;
         federation.invite(INVITED).await.unwrap();
+        let began = Instant::now();
         let (text, on_hub) = on_the_hub(federation).await;
         golden("hub.txt", &head("on a hub"), &text);
 
@@ -236,7 +240,10 @@ fn rights_are_as_reviewed_and_real_requests_beyond_them_are_refused() {
         ];
         let (text, on_member) = matrix(&namespaces).ask(&member.admin, &identities).await;
         golden("member.txt", &head("in a member"), &text);
-        println!("{on_hub} questions about rights on a hub, {on_member} in a member");
+        println!(
+            "{on_hub} questions about rights on a hub and {on_member} in a member in {:?}",
+            began.elapsed()
+        );
         assert!(on_hub >= 6 * 8 * 30 * 3, "{on_hub}");
 
         let refused = live::refused(federation).await;

@@ -63,8 +63,7 @@ pub async fn run(client: Client, args: Leave, out: &mut dyn Write) -> Result<(),
     for grant in &grants {
         owner.close(grant).await?;
     }
-    let connected = grants.iter().any(is_connected);
-    owner.emptied(args.timeout, &ours, connected, out).await?;
+    owner.emptied(args.timeout, &names, &ours, out).await?;
     for grant in &grants {
         owner.dismiss(grant).await?;
         let (hub, member) = (&grant.spec.hub_id, &grant.spec.member);
@@ -153,8 +152,8 @@ impl Owner {
     async fn emptied(
         &self,
         timeout: Duration,
+        grants: &BTreeSet<String>,
         ours: &impl Fn(&GuestLease) -> bool,
-        connected: bool,
         out: &mut dyn Write,
     ) -> Result<(), Error> {
         let began = Instant::now();
@@ -163,7 +162,7 @@ impl Owner {
         while began.elapsed() < timeout {
             let found = self.found(ours).await?;
             let left = found.iter().filter(|guest| runs(guest)).count();
-            let owed = connected && found.iter().any(is_owed);
+            let owed = found.iter().any(is_owed) && self.is_connected(grants).await?;
             if left == 0 {
                 let since = *empty.get_or_insert_with(Instant::now);
                 if !owed || since.elapsed() > RECORDED_WITHIN {
@@ -182,6 +181,12 @@ impl Owner {
             tokio::time::sleep(EVERY).await;
         }
         Ok(())
+    }
+
+    /// Whether a hub of these grants answers, as far as the agent knows.
+    async fn is_connected(&self, grants: &BTreeSet<String>) -> Result<bool, Error> {
+        let all = present(within("list grants", self.grants.list(&ListParams::default())).await)?;
+        Ok(all.iter().any(|grant| grants.contains(&grant.name_any()) && is_connected(grant)))
     }
 
     /// Takes the grant away, and the tokens that were kept for it.
