@@ -174,10 +174,12 @@ async fn run_leave(args: LeaveArgs) -> Result<(), Error> {
     let client = connect(&args.access.access()).await?;
     let timeout = args.patience();
     let out = &mut stdout() as &mut dyn Write;
-    Ok(match args.name {
+    match args.name {
         Some(name) => leave::run(client, leave::Leave { name, timeout }, out).await?,
         None => {
-            leave::owner::run(client, leave::owner::Leave { hub: args.hub, timeout }, out).await?;
+            let leaving = leave::owner::Leave { hub: args.hub, timeout };
+            leave::owner::run(client, leaving, out).await?;
         }
-    })
+    }
+    Ok(())
 }
