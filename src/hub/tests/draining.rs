@@ -133,3 +133,16 @@ async fn what_was_placed_just_before_the_drain_goes_as_well() {
     assert!(message.contains("cordoned"), "{message}");
     world.is_silent().await;
 }
+
+#[tokio::test]
+async fn the_taint_alone_keeps_new_work_away() {
+    let mut world = World::new(&[("north", 8), ("south", 4)]).await;
+    world.mood(Mood::Runs);
+    let taints = taint("idlewild.dev/drain", "NoExecute");
+    world.edit("memberclusters", "", "north", json!({ "taints": taints }));
+    world.submit("one", 1, json!({}));
+    world.settle().await;
+    assert_eq!(cluster(&world, "one"), "south");
+    assert!(world.members[0].starts.is_empty());
+    world.is_silent().await;
+}
