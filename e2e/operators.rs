@@ -3,6 +3,7 @@
 use idlewild::api::gpujob::Phase;
 use idlewild::api::{GpuJob, GpuPool, GpuQueue, JoinRequest, MemberCluster, conditions};
 use idlewild::sandbox::{OPERATOR, OWNER, USER, USER_NAMESPACES, get};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -196,11 +197,39 @@ fn the_right_to_make_secrets_gives_no_token_of_another_account() {
                  annotations: {{kubernetes.io/service-account.name: {account}}}\n"
             )
         };
+        // Somebody who may make Secrets there by another role than the operator's.
+        let (namespace, maker) = ("member-uni-north", "maker");
+        let role: Role = serde_json::from_value(json!({
+            "metadata": { "name": maker },
+            "rules": [{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["create"] }],
+        }))
+        .unwrap();
+        let group = "rbac.authorization.k8s.io";
+        let binding: RoleBinding = serde_json::from_value(json!({
+            "metadata": { "name": maker },
+            "roleRef": { "apiGroup": group, "kind": "Role", "name": maker },
+            "subjects": [{ "apiGroup": group, "kind": "User", "name": maker }],
+        }))
+        .unwrap();
+        let roles: Api<Role> = Api::namespaced(hub.admin.clone(), namespace);
+        let bindings: Api<RoleBinding> = Api::namespaced(hub.admin.clone(), namespace);
+        roles.create(&PostParams::default(), &role).await.unwrap();
+        bindings.create(&PostParams::default(), &binding).await.unwrap();
         let create = ["create", "-f", "-"];
-        for account in ["agent", "renew"] {
-            let error = hub.kubectl(OPERATOR, &create, &secret(account)).await.unwrap_err();
-            let said = idlewild::cluster::chain(&error);
-            assert!(said.contains("serviceaccounts/token"), "{account}: {said}");
+        for (user, account, words) in [
+            (maker, "agent", "serviceaccounts/token"),
+            (maker, "renew", "serviceaccounts/token"),
+            (OPERATOR, "agent", "only empty Secrets"),
+        ] {
+            let said = eventually("the role is known", SOON, async || {
+                let error = hub.kubectl(user, &create, &secret(account)).await.unwrap_err();
+                let said = idlewild::cluster::chain(&error);
+                if said.contains("ValidatingAdmissionPolicy") { Ok(said) } else { Err(said) }
+            })
+            .await;
+            assert!(said.contains(words), "{user} {account}: {said}");
         }
+        bindings.delete(maker, &DeleteParams::default()).await.unwrap();
+        roles.delete(maker, &DeleteParams::default()).await.unwrap();
     });
 }

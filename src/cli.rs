@@ -50,9 +50,26 @@ pub enum Verb {
     ///
     /// Example: kubectl idlewild accept uni-north --jurisdictions EU
     Accept(AcceptArgs),
-    /// Ends a membership: its work is placed elsewhere, its rights and namespace go.
+    /// Cordons a member: nothing new is placed there, what runs goes on.
     ///
-    /// Example: kubectl idlewild leave uni-north
+    /// Example: kubectl idlewild cordon uni-north
+    Cordon(MemberArgs),
+    /// Opens a member again that was cordoned or drained.
+    ///
+    /// Example: kubectl idlewild uncordon uni-north
+    Uncordon(MemberArgs),
+    /// Cordons a member and moves all that runs there; returns when it is empty.
+    ///
+    /// Example: kubectl idlewild drain uni-north --timeout 300
+    Drain(DrainArgs),
+    /// Ends a membership, from the hub or from the member.
+    ///
+    /// On the hub, by its operator: the member's work is placed elsewhere, its rights and namespace
+    /// go. On the member, by its owner: guests of the hub get notice, the `HubGrant` and its tokens
+    /// go. Either works with the other side gone.
+    ///
+    /// Examples: kubectl idlewild leave uni-north;
+    /// kubectl idlewild leave --hub hub.example.org
     Leave(LeaveArgs),
 }
 
@@ -216,14 +233,50 @@ pub struct AcceptArgs {
     pub jurisdictions: Option<Vec<String>>,
 }
 
+/// Flags of `cordon` and `uncordon`.
+#[derive(Args, Debug)]
+pub struct MemberArgs {
+    #[command(flatten)]
+    pub access: AccessArgs,
+    /// The member's name on this hub.
+    pub name: String,
+}
+
+/// Flags of `drain`.
+#[derive(Args, Debug)]
+pub struct DrainArgs {
+    #[command(flatten)]
+    pub access: AccessArgs,
+    /// The member's name on this hub.
+    pub name: String,
+    /// Seconds to wait until nothing runs there; what was begun goes on afterwards.
+    #[arg(long, default_value_t = 600)]
+    pub timeout: u64,
+}
+
+impl DrainArgs {
+    /// How long to wait.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+}
+
 /// Flags of `leave`.
 #[derive(Args, Debug)]
 pub struct LeaveArgs {
     #[command(flatten)]
     pub access: AccessArgs,
     /// The member's name on this hub.
-    pub name: String,
-    /// Seconds to wait for the hub to let it go.
+    #[arg(required_unless_present_any = ["hub", "all_hubs"], conflicts_with_all = ["hub", "all_hubs"])]
+    pub name: Option<String>,
+    /// In a member: the ID of the hub that it shall no longer serve.
+    #[arg(long, value_name = "HUB_ID", conflicts_with = "all_hubs")]
+    pub hub: Option<String>,
+    /// In a member: leave every hub, as before the agent is uninstalled.
+    #[arg(long)]
+    pub all_hubs: bool,
+    /// Seconds to wait for the hub to let it go, or for its guests to go.
     #[arg(long, default_value_t = 600)]
     pub timeout: u64,
 }
@@ -245,5 +298,20 @@ mod tests {
     #[test]
     fn the_flags_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn leave_takes_a_member_or_hubs_and_not_both() {
+        for (arguments, good) in [
+            ("leave north", true),
+            ("leave --hub hub.example.org", true),
+            ("leave --all-hubs --timeout=90", true),
+            ("leave", false),
+            ("leave north --all-hubs", false),
+            ("leave --hub a --all-hubs", false),
+        ] {
+            let words = ["idlewild"].into_iter().chain(arguments.split(' '));
+            assert_eq!(Cli::try_parse_from(words).is_ok(), good, "{arguments}");
+        }
     }
 }

@@ -8,11 +8,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::crds::{self, Side};
 use crate::cli::{
-    AcceptArgs, AgentArgs, CrdsArgs, CrdsSide, HubArgs, InviteArgs, LeaveArgs, SandboxAct,
-    SandboxArgs, Verb,
+    AcceptArgs, AgentArgs, CrdsArgs, CrdsSide, DrainArgs, HubArgs, InviteArgs, LeaveArgs,
+    SandboxAct, SandboxArgs, Verb,
 };
 use crate::cluster::{client, connect, counting};
-use crate::commands::{self, accept, invite, leave};
+use crate::commands::{self, accept, cordon, drain, invite, leave, uncordon};
 use crate::sandbox::{self, MemberSettings};
 use crate::{agent, cluster, hub, metrics};
 
@@ -45,6 +45,15 @@ pub async fn run(verb: Verb) -> Result<ExitCode, Error> {
         Verb::Crds(args) => print_crds(&args)?,
         Verb::Invite(args) => run_invite(args).await?,
         Verb::Accept(args) => run_accept(args).await?,
+        Verb::Cordon(args) => {
+            let client = connect(&args.access.access()).await?;
+            cordon::run(client, &args.name, &mut stdout() as &mut dyn Write).await?;
+        }
+        Verb::Uncordon(args) => {
+            let client = connect(&args.access.access()).await?;
+            uncordon::run(client, &args.name, &mut stdout() as &mut dyn Write).await?;
+        }
+        Verb::Drain(args) => run_drain(args).await?,
         Verb::Leave(args) => run_leave(args).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -154,9 +163,23 @@ async fn run_accept(args: AcceptArgs) -> Result<(), Error> {
     Ok(accept::run(client, acceptance, &mut stdout() as &mut dyn Write).await?)
 }
 
+async fn run_drain(args: DrainArgs) -> Result<(), Error> {
+    let client = connect(&args.access.access()).await?;
+    let timeout = args.patience();
+    let draining = drain::Drain { name: args.name, timeout };
+    Ok(drain::run(client, draining, &mut stdout() as &mut dyn Write).await?)
+}
+
 async fn run_leave(args: LeaveArgs) -> Result<(), Error> {
     let client = connect(&args.access.access()).await?;
     let timeout = args.patience();
-    let leaving = leave::Leave { name: args.name, timeout };
-    Ok(leave::run(client, leaving, &mut stdout() as &mut dyn Write).await?)
+    let out = &mut stdout() as &mut dyn Write;
+    match args.name {
+        Some(name) => leave::run(client, leave::Leave { name, timeout }, out).await?,
+        None => {
+            let leaving = leave::owner::Leave { hub: args.hub, timeout };
+            leave::owner::run(client, leaving, out).await?;
+        }
+    }
+    Ok(())
 }

@@ -8,18 +8,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::gpujob::{ClusterToleration, FailureAction, PodFailureRule, TolerationOperator};
+use super::gpujob::{FailureAction, PodFailureRule};
 use super::gpulease::{EpochRef, GpuLease, LeasePhase};
-use super::{
-    GpuJob, GpuPool, MemberCluster, TAINT_NOT_READY, TAINT_UNREACHABLE, quantity, template,
-};
+use super::{GpuJob, GpuPool, MemberCluster, quantity, template};
 use crate::engine::indexes::Indexes;
 use crate::engine::lifecycle::{self, Ended, FailurePattern, FailureRule, Lease, Stage, Terms};
-use crate::engine::model::{
-    Epoch, Free, LabelRule, ModelChoice, PodNeed, Pool, Request, Shape, Taint, Toleration,
-};
+use crate::engine::model::{Epoch, Free, LabelRule, ModelChoice, PodNeed, Pool, Request, Shape};
 
 pub mod record;
+pub mod taints;
 
 /// Characters of a member's message that are kept.
 const WORDS: usize = 256;
@@ -126,20 +123,12 @@ fn request(job: &GpuJob) -> Request {
         size: unsigned(spec.size),
         members: affinity.cluster_names.into_iter().collect(),
         excluded: affinity.exclude.into_iter().collect(),
-        tolerations: placement.cluster_tolerations.iter().map(toleration).collect(),
+        tolerations: taints::tolerations(job),
         residency: spec.data.as_ref().map(|data| data.residency.iter().cloned().collect()),
         images: template::images(&spec.template),
         grace_seconds: u64::try_from(template::grace_seconds(&spec.template)).unwrap_or(0),
         ..Request::default()
     }
-}
-
-fn toleration(toleration: &ClusterToleration) -> Toleration {
-    let value = match toleration.operator {
-        TolerationOperator::Exists => None,
-        TolerationOperator::Equal => Some(toleration.value.clone().unwrap_or_default()),
-    };
-    Toleration { key: toleration.key.clone().filter(|key| !key.is_empty()), value }
 }
 
 fn models(job: &GpuJob, wrong: &mut Vec<String>) -> Vec<ModelChoice> {
@@ -233,14 +222,7 @@ pub fn pool(pool: &GpuPool, member: &MemberCluster) -> Pool {
     Pool {
         closed: None,
         labels: labels(pool, member),
-        taints: member
-            .spec
-            .taints
-            .iter()
-            // What the hub itself sets repeats why the member is closed.
-            .filter(|taint| ![TAINT_NOT_READY, TAINT_UNREACHABLE].contains(&taint.key.as_str()))
-            .map(|taint| Taint { key: taint.key.clone(), value: taint.value.clone() })
-            .collect(),
+        taints: taints::taints(member),
         jurisdiction: Some(location.jurisdiction).filter(vouched),
         namespaces: allow.namespaces.as_ref().map(|names| names.iter().cloned().collect()),
         images: allow.images.clone(),

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Ready')].reason"
     ),
+    printcolumn(name = "Cordoned", type_ = "boolean", json_path = ".spec.unschedulable"),
     printcolumn(name = "Pools", type_ = "integer", json_path = ".status.pools"),
     printcolumn(name = "GPUs", type_ = "integer", json_path = ".status.gpus"),
     printcolumn(name = "Silent", type_ = "integer", json_path = ".status.silentSeconds"),
@@ -50,8 +51,9 @@ pub struct MemberClusterSpec {
     /// True: no new leases there; what runs goes on. Default false.
     #[serde(default)]
     pub unschedulable: bool,
-    /// Taints, at most 18: `NoSchedule` keeps jobs away that do not tolerate it. The hub itself sets
-    /// `idlewild.dev/not-ready` and `idlewild.dev/unreachable`.
+    /// Taints, at most 18: `NoSchedule` keeps jobs away that do not tolerate it, `NoExecute` also
+    /// ends what runs there without. The hub itself sets `idlewild.dev/not-ready` and
+    /// `idlewild.dev/unreachable`; `drain` sets `idlewild.dev/drain`, which nothing tolerates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 18))]
     pub taints: Vec<MemberTaint>,
@@ -82,6 +84,8 @@ pub struct MemberTaint {
 pub enum TaintEffect {
     /// Nothing new is placed there without a toleration.
     NoSchedule,
+    /// The same, and what runs there without a toleration gets notice and is placed elsewhere.
+    NoExecute,
 }
 
 /// What the hub knows of a member.

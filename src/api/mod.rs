@@ -44,6 +44,8 @@ pub const MEMBER_FINALIZER: &str = "idlewild.dev/leave";
 pub const TAINT_NOT_READY: &str = "idlewild.dev/not-ready";
 /// Taint that the hub sets on a member which is silent.
 pub const TAINT_UNREACHABLE: &str = "idlewild.dev/unreachable";
+/// Taint that `drain` sets with effect `NoExecute`: everything on the member goes.
+pub const TAINT_DRAIN: &str = "idlewild.dev/drain";
 /// `ConfigMap` in the hub's namespace that holds the hub's ID and incarnation.
 pub const HUB_CONFIG_MAP: &str = "idlewild-hub";
 /// The one `JoinRequest` of a member's namespace.

@@ -45,3 +45,9 @@ pub const WAITING_FOR_ACCEPTANCE: &str = "WaitingForAcceptance";
 pub const MEMBER_REFUSED: &str = "MemberRefused";
 /// A member is silent.
 pub const MEMBER_SILENT: &str = "MemberSilent";
+/// An operator drained the member: what ran there is placed elsewhere.
+pub const MEMBER_DRAINED: &str = "MemberDrained";
+/// The member has a taint `NoExecute` that the job does not tolerate.
+pub const MEMBER_TAINTED: &str = "MemberTainted";
+/// The member leaves this hub.
+pub const MEMBER_LEFT: &str = "MemberLeft";

@@ -1,4 +1,6 @@
-//! `leave`: a member goes, whether it still answers or not.
+//! `leave`: a member goes, whether it still answers or not; `owner` is the same from its own side.
+
+pub mod owner;
 
 use std::io::Write;
 use std::time::Duration;

@@ -1,8 +1,12 @@
 //! One file for each verb of `kubectl idlewild`.
 
 pub mod accept;
+pub mod cordon;
+pub mod drain;
 pub mod invite;
 pub mod leave;
+mod standing;
+pub mod uncordon;
 
 use std::io::{ErrorKind, Write};
 

@@ -13,4 +13,4 @@ pub mod nodes;
 mod notation;
 pub mod placement;
 pub mod round;
-mod rules;
+pub mod rules;

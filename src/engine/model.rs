@@ -119,6 +119,18 @@ pub struct Toleration {
     pub key: Option<String>,
     /// Value that must be equal; `None` = any (operator `Exists`).
     pub value: Option<String>,
+    /// Effect that is tolerated; `None` = every effect.
+    pub effect: Option<Effect>,
+}
+
+/// What a taint does to jobs that do not tolerate it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// They are not placed there.
+    #[default]
+    NoSchedule,
+    /// They are not placed there, and what runs there goes.
+    NoExecute,
 }
 
 /// A taint that keeps away jobs which do not tolerate it.
@@ -128,6 +140,8 @@ pub struct Taint {
     pub key: String,
     /// Value.
     pub value: String,
+    /// What it does.
+    pub effect: Effect,
 }
 
 /// Everything about a request that decides which pools can take it. Equal requests get equal

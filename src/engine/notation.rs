@@ -87,7 +87,11 @@ pub(super) fn pool(text: &str) -> Pool {
             }
             Some(("taint", text)) => {
                 let (key, value) = pair(text, ':');
-                pool.taints.push(Taint { key: key.into(), value: value.into() });
+                pool.taints.push(Taint {
+                    key: key.into(),
+                    value: value.into(),
+                    ..Taint::default()
+                });
             }
             Some(("images", list)) => pool.images = Some(set(list).into_iter().collect()),
             Some(("namespaces", list)) => pool.namespaces = Some(set(list)),
@@ -149,8 +153,14 @@ fn adjust(request: &mut Request, word: &str) {
             });
         }
         "tolerate" => request.tolerations.push(match value.split_once(':') {
-            Some((key, value)) => Toleration { key: Some(key.into()), value: Some(value.into()) },
-            None => Toleration { key: (value != "*").then(|| value.into()), value: None },
+            Some((key, value)) => Toleration {
+                key: Some(key.into()),
+                value: Some(value.into()),
+                ..Toleration::default()
+            },
+            None => {
+                Toleration { key: (value != "*").then(|| value.into()), ..Toleration::default() }
+            }
         }),
         "in" => request.residency = Some(set(value)),
         "images" => request.images = set(value),

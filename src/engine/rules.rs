@@ -65,10 +65,13 @@ fn in_affinity(request: &Request, id: &PoolId, labels: &BTreeMap<String, String>
         && request.labels.iter().all(|rule| rule.holds(labels))
 }
 
-fn tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
+/// Whether one of `tolerations` tolerates `taint`.
+#[must_use]
+pub fn tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
     tolerations.iter().any(|toleration| {
         toleration.key.as_ref().is_none_or(|key| *key == taint.key)
             && toleration.value.as_ref().is_none_or(|value| *value == taint.value)
+            && toleration.effect.is_none_or(|effect| effect == taint.effect)
     })
 }
 

@@ -56,7 +56,7 @@ pub(super) fn conclude(
             work.leases.push(LeaseWork::Create(Box::new(lease)));
         }
     }
-    work.leases.extend(leases::from_leaving(state, &pass.id, &pass.advance.record));
+    work.leases.extend(leases::expelled(state, &pass.job, &pass.id, &pass.advance.record));
     let wait = wait(state, &pass, waiting, now);
     let new = status(state, &pass, identity, wait.clone(), now);
     note(state, &pass, wait.as_ref(), now);

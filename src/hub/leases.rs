@@ -5,6 +5,7 @@ use kube::api::ObjectMeta;
 
 use super::state::{State, namespace_of};
 use super::work::{LeaseWork, Work};
+use crate::api::convert::taints;
 use crate::api::digest::digest;
 use crate::api::gpulease::{GpuLease, GpuLeaseSpec, JobReference, LeasedGpu};
 use crate::api::{GpuJob, LABEL_JOB_UID, LABEL_LEASE, quantity, template};
@@ -95,19 +96,20 @@ pub(super) fn removal(state: &State, id: &JobId, epoch: Epoch) -> Option<Work> {
     (!state.removing.contains(key)).then(|| Work::Remove(key.clone()))
 }
 
-/// A member that leaves in order is asked to end what it runs.
-pub(super) fn from_leaving(state: &State, id: &JobId, record: &Record) -> Vec<LeaseWork> {
-    let leaving = |allocation: &&Allocation| {
-        let member = state.members.get(&(String::new(), allocation.pool.member.clone()));
-        member.is_some_and(|member| member.metadata.deletion_timestamp.is_some())
+/// Leases that go because of their member: it leaves in order, is drained, or has a taint that the
+/// job does not tolerate.
+pub(super) fn expelled(state: &State, job: &GpuJob, id: &JobId, record: &Record) -> Vec<LeaseWork> {
+    let tolerations = taints::tolerations(job);
+    let reason = |allocation: &Allocation| {
+        let member = state.members.get(&(String::new(), allocation.pool.member.clone()))?;
+        taints::expelled(member, &tolerations)
     };
     let fresh = |work: &LeaseWork| match work {
         LeaseWork::Withdraw { lease, .. } => lease.spec.withdrawn.is_none(),
         _ => false,
     };
-    let held = record.allocations.iter().filter(leaving);
-    let asked = held.filter_map(|allocation| {
-        withdrawal(state, id, &Step::Withdraw(allocation.epoch, "MemberLeft"))
+    let asked = record.allocations.iter().filter_map(|allocation| {
+        withdrawal(state, id, &Step::Withdraw(allocation.epoch, reason(allocation)?))
     });
     asked.filter(fresh).collect()
 }

@@ -9,6 +9,7 @@ use kube::ResourceExt;
 use super::state::{State, member_in};
 use super::work::Work;
 use crate::api::convert::millis;
+use crate::api::reasons;
 use crate::metrics::Hub;
 
 /// Counts what a decided write tells: evictions, and how long a job waited for its first place.
@@ -32,7 +33,7 @@ pub(super) fn work(metrics: &Hub, work: &Work, wall: Timestamp) {
 
 /// A reason as a label: members report it, so its values are bounded here.
 fn bounded(reason: &str) -> &str {
-    const KNOWN: [&str; 14] = [
+    const KNOWN: [&str; 16] = [
         "OwnerReclaimed",
         "ClusterLost",
         "NodeFailure",
@@ -44,7 +45,9 @@ fn bounded(reason: &str) -> &str {
         "PodsReadyTimeout",
         "Suspended",
         "QueueDrained",
-        "MemberLeft",
+        reasons::MEMBER_LEFT,
+        reasons::MEMBER_DRAINED,
+        reasons::MEMBER_TAINTED,
         "JobFinished",
         "Unknown",
     ];

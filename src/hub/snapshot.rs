@@ -65,7 +65,8 @@ pub(super) fn pools(state: &State, now: Instant) -> BTreeMap<PoolId, Pool> {
 #[must_use]
 pub(super) fn closed(state: &State, member: &MemberCluster, now: Instant) -> Option<Closed> {
     let leaving = member.metadata.deletion_timestamp.is_some();
-    if !member.spec.accepted || member.spec.unschedulable || leaving {
+    let cordoned = member.spec.unschedulable || convert::taints::is_drained(member);
+    if !member.spec.accepted || cordoned || leaving {
         return Some(Closed::Cordoned);
     }
     state.is_silent(&member.name_any(), now).then_some(Closed::Silent)

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 mod crashing;
+mod draining;
 mod ending;
 mod leaders;
 mod leaving;

@@ -124,9 +124,9 @@ fn evicted<'a>(sight: &'a Sight<'_>, status: &GpuJobStatus) -> Vec<Claim<'a>> {
         "attempt {}.{} on {}/{} ended: {}",
         epoch.incarnation, epoch.attempt, pool.member, pool.pool, last.reason
     );
-    let message = match last.message.as_str() {
-        "" => message,
-        said => format!("{message} ({said})"),
+    let message = match (last.message.as_str(), cause(&last.reason)) {
+        ("", "") => message,
+        ("", said) | (said, _) => format!("{message} ({said})"),
     };
     let mut event = claim(reasons::EVICTED, true, "", message);
     event.reason = &last.reason;
@@ -138,6 +138,18 @@ fn evicted<'a>(sight: &'a Sight<'_>, status: &GpuJobStatus) -> Vec<Claim<'a>> {
         requeued = claim(reasons::REQUEUED, false, reasons::SUSPENDED, "");
     }
     vec![event, requeued]
+}
+
+/// What a reason means, where its name leaves that open and the member had nothing to say.
+fn cause(reason: &str) -> &'static str {
+    match reason {
+        reasons::MEMBER_DRAINED => "the hub's operator drained the member; it is placed elsewhere",
+        reasons::MEMBER_TAINTED => {
+            "the member has a taint that placement.clusterTolerations lacks; it is placed elsewhere"
+        }
+        reasons::MEMBER_LEFT => "the member leaves this hub; it is placed elsewhere",
+        _ => "",
+    }
 }
 
 fn reachable<'a>(sight: &'a Sight<'_>, status: &GpuJobStatus) -> Option<Claim<'a>> {
