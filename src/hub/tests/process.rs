@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::server::{News, Server, Store};
 use crate::cluster::Seen;
 use crate::hub::facts::Event;
+use crate::hub::observe::Figures;
 use crate::hub::rounds::{Identity, Now};
 use crate::hub::work::Hand;
 use crate::hub::{Loop, WRITES};
@@ -67,8 +68,10 @@ impl Hub {
         let (answers, events) = mpsc::channel(4096);
         let hand = Hand { client: server.client(number), answers };
         let identity = Identity { id: "hub".into(), incarnation: 1 };
-        let metrics = crate::metrics::Hub::new(&prometheus::Registry::new());
-        let mut inner = Loop::new(identity, hand, std::sync::Arc::default(), metrics);
+        let process = crate::metrics::Process::new("hub");
+        let metrics = crate::metrics::Hub::new(&process.registry);
+        let figures = Figures::new(metrics, process.common);
+        let mut inner = Loop::new(identity, hand, std::sync::Arc::default(), figures);
         for plural in WATCHED {
             let objects = server.store().all(plural).into_iter().map(Seen::Object);
             let list = std::iter::once(Seen::Listing).chain(objects).chain([Seen::Listed]);
