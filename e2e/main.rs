@@ -13,6 +13,7 @@ mod hubs;
 mod image;
 mod jobs;
 mod manifests;
+mod metrics;
 mod nonsense;
 mod operators;
 mod sandbox;

@@ -1,3 +1,5 @@
+mod shown;
+
 use super::*;
 
 #[test]
