@@ -130,6 +130,31 @@ fn named(method: &Method, path: &str, query: &str) -> (&'static str, String) {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_request_that_is_given_up_counts_as_unanswered() {
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let notes = told.clone();
+        let count: Count = Arc::new(move |verb, resource, code| {
+            notes.lock().unwrap().push(format!("{verb} {resource} {code}"));
+        });
+        let server = tower::service_fn(async |request: Request<Body>| {
+            if request.method() == Method::GET {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, BoxError>(Response::builder().status(409).body(Body::empty()).unwrap())
+        });
+        let mut client = layer(count).layer(server);
+        let request = |method| {
+            let uri = "/api/v1/namespaces/x/pods/y";
+            Request::builder().method(method).uri(uri).body(Body::empty()).unwrap()
+        };
+        let patience = std::time::Duration::from_millis(1);
+        let answer = client.call(request(Method::GET));
+        assert!(tokio::time::timeout(patience, answer).await.is_err());
+        drop(client.call(request(Method::PATCH)).await.unwrap());
+        assert_eq!(*told.lock().unwrap(), ["get pods 0", "patch pods 409"]);
+    }
+
     #[test]
     fn requests_are_named_as_the_api_server_names_them() {
         let group = "/apis/idlewild.dev/v1alpha1";

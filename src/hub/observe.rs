@@ -10,10 +10,9 @@ use kube::ResourceExt;
 use super::rounds::Now;
 use super::state::{State, member_in};
 use super::tally::Tally;
-use crate::api::conditions;
-use crate::api::gpujob::Phase;
+use crate::api::gpujob::{GpuJobStatus, Phase};
 use crate::api::gpulease::LeasePhase;
-use crate::api::{GpuLease, GpuPoolStatus};
+use crate::api::{GpuLease, GpuPoolStatus, conditions, reasons};
 use crate::metrics::{Common, Hub, bounded, bounded_version, labelled};
 
 /// Phases of jobs; each is shown though no job has it.
@@ -105,7 +104,9 @@ impl Figures {
             &hub.member_silent,
             &hub.member_info,
         ];
-        all.into_iter().for_each(|gauges| gauges.show(Picture::new()));
+        for gauges in all {
+            gauges.show(Picture::new());
+        }
         hub.promised_gpus.set(0);
         hub.leads.set(0);
     }
@@ -120,10 +121,11 @@ impl Figures {
             if let Some(phase) = &status.phase {
                 *jobs.entry(vec![name(phase)]).or_default() += 1;
             }
-            if status.replicas.waiting == 0 || status.summary.reason.is_empty() {
+            if status.replicas.waiting == 0 {
                 continue;
             }
-            let reason = labelled(&[bounded(&status.summary.reason)]);
+            let Some(reason) = wait(status) else { continue };
+            let reason = labelled(&[bounded(reason)]);
             *waiting.entry(reason.clone()).or_default() += 1;
             if status.next_attempt == 0 {
                 let age = age(job.creation_timestamp().map(|time| time.0), wall);
@@ -173,6 +175,14 @@ impl Figures {
         self.hub.member_silent.show(silent);
         self.hub.member_info.show(infos);
     }
+}
+
+/// Why some of a job waits, even if the rest of it runs.
+fn wait(status: &GpuJobStatus) -> Option<&str> {
+    let placed = conditions::find(&status.conditions, reasons::PLACED);
+    let waits = placed.filter(|placed| placed.status == "False");
+    let reason = waits.map_or(status.summary.reason.as_str(), |waits| &waits.reason);
+    (!reason.is_empty()).then_some(reason)
 }
 
 fn age(since: Option<Timestamp>, wall: Timestamp) -> i64 {

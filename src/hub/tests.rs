@@ -7,6 +7,7 @@ mod ending;
 mod leaders;
 mod leaving;
 mod member;
+mod metrics;
 mod objects;
 mod process;
 mod refusing;

@@ -62,6 +62,27 @@ const REASONS: &[&str] = &[
     "WrongHub",
 ];
 
+/// Status codes that API servers give.
+const CODES: &[(u16, &str)] = &[
+    (0, "none"),
+    (200, "200"),
+    (201, "201"),
+    (202, "202"),
+    (400, "400"),
+    (401, "401"),
+    (403, "403"),
+    (404, "404"),
+    (409, "409"),
+    (410, "410"),
+    (413, "413"),
+    (422, "422"),
+    (429, "429"),
+    (500, "500"),
+    (502, "502"),
+    (503, "503"),
+    (504, "504"),
+];
+
 /// Longest version that is shown.
 const VERSION: usize = 32;
 
@@ -74,25 +95,11 @@ pub fn bounded(reason: &str) -> &'static str {
 /// `code` if API servers give it, else its class; 0 = there was no answer.
 #[must_use]
 pub fn bounded_code(code: u16) -> &'static str {
+    if let Some((_, known)) = CODES.iter().find(|(known, _)| *known == code) {
+        return known;
+    }
     match code {
-        0 => "none",
-        200 => "200",
-        201 => "201",
-        202 => "202",
-        400 => "400",
-        401 => "401",
-        403 => "403",
-        404 => "404",
-        409 => "409",
-        410 => "410",
-        413 => "413",
-        422 => "422",
-        429 => "429",
-        500 => "500",
-        502 => "502",
-        503 => "503",
-        504 => "504",
-        100..=299 => "2xx",
+        ..=299 => "2xx",
         300..=399 => "3xx",
         400..=499 => "4xx",
         _ => "5xx",

@@ -58,6 +58,7 @@ pub(super) struct Hub {
     pub(super) number: usize,
     pub(super) inner: Loop,
     pub(super) events: mpsc::Receiver<Event>,
+    pub(super) registry: prometheus::Registry,
 }
 
 impl Hub {
@@ -70,6 +71,7 @@ impl Hub {
         let identity = Identity { id: "hub".into(), incarnation: 1 };
         let process = crate::metrics::Process::new("hub");
         let metrics = crate::metrics::Hub::new(&process.registry);
+        let registry = process.registry;
         let figures = Figures::new(metrics, process.common);
         let mut inner = Loop::new(identity, hand, std::sync::Arc::default(), figures);
         for plural in WATCHED {
@@ -81,7 +83,7 @@ impl Hub {
         }
         assert_eq!(inner.state.closed_gates(), Vec::<&str>::new());
         inner.begin(now.instant);
-        Self { number, inner, events }
+        Self { number, inner, events, registry }
     }
 
     /// Takes in one thing that its watches bring: of several of a kind the oldest.

@@ -184,7 +184,7 @@ fn panels_have_numbers_of_their_own_and_do_not_overlap() {
             for used in said.match_indices('$').map(|(at, _)| &said[at + 1..]) {
                 let used = used.trim_start_matches('{');
                 let known = |name: &&str| used.starts_with(*name) || used.starts_with("__");
-                assert!(variables.iter().any(|name| known(&name)), "{name}: ${used:.20}");
+                assert!(variables.iter().any(known), "{name}: ${used:.20}");
             }
         }
     }
