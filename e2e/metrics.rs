@@ -187,13 +187,15 @@ fn every_panel_has_data_and_a_silent_member_raises_its_alert() {
         let queries = queries();
         assert!(queries.len() > 50, "{}", queries.len());
         eventually("every panel has data", SOON, async || {
+            let mut empty = Vec::new();
             for (title, query) in &queries {
-                if prometheus.series(query).await.map_err(|error| format!("{title}: {error}"))? == 0
-                {
-                    return Err(format!("{title}: no data for {query}"));
+                match prometheus.series(query).await {
+                    Ok(0) => empty.push(format!("{title}: no data for {query}")),
+                    Ok(_) => {}
+                    Err(error) => return Err(format!("{title}: {error}")),
                 }
             }
-            Ok(())
+            if empty.is_empty() { Ok(()) } else { Err(empty.join("; ")) }
         })
         .await;
         let limit = Duration::from_mins(2);
