@@ -23,7 +23,9 @@ const MOST_OF_AGENT: usize = 200;
 
 /// Debian's Prometheus, which the Makefile unpacks.
 fn tool(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/prometheus").join(name)
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/prometheus").join(name);
+    assert!(path.exists(), "{} is missing: make alerts unpacks it", path.display());
+    path
 }
 
 /// A Prometheus that scrapes hub and agents of a federation.
@@ -65,7 +67,7 @@ impl Prometheus {
                 "--log.level=warn".into(),
             ],
         };
-        let process = federation.run(program).expect("make setup unpacks Prometheus");
+        let process = federation.run(program).unwrap();
         let prometheus = Self { address, process };
         eventually("Prometheus is ready", SOON, async || {
             assert!(prometheus.process.is_running(), "{}", prometheus.process.last_words());
