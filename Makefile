@@ -8,6 +8,7 @@ SHELL := /bin/bash
 CONTROLPLANE := target/controlplane
 DENY_VERSION := 0.20.2
 DENY := target/tools/bin/cargo-deny
+PROMETHEUS := target/tools/prometheus
 KEEP ?=
 # Debian's packages that a build or a run needs: program:package.
 NEEDS := cc:gcc setpriv:util-linux jq:jq runc:runc
@@ -34,12 +35,28 @@ check: packages deny ## The part of the gate without control planes
 	cargo test --locked --lib --bins
 
 .PHONY: e2e
-e2e: setup build charts ## Tests on real control planes
+e2e: setup build charts alerts ## Tests on real control planes
 	RUST_BACKTRACE=0 cargo test --locked --test e2e -- --test-threads=1 $(TESTS)
 
 .PHONY: charts
 charts: setup # plain manifests are what the charts render
 	HELM=$(CONTROLPLANE)/helm deploy/render.sh --check
+
+.PHONY: alerts
+alerts: setup $(PROMETHEUS)/promtool ## Checks alerts with promtool, and dashboards against a JSON Schema
+	PROMTOOL=$(PROMETHEUS)/promtool HELM=$(CONTROLPLANE)/helm e2e/metrics/check.sh
+
+.PHONY: grafana
+grafana: ## Checks the dashboards against the types of Grafana's npm package (needs node and npm)
+	e2e/metrics/grafana.sh target/tools/grafana
+
+# Out of Debian's package, without installing it: that would start a Prometheus on this machine.
+$(PROMETHEUS)/promtool:
+	rm -rf $(PROMETHEUS) && mkdir -p $(PROMETHEUS)/package
+	cd $(PROMETHEUS)/package && { apt-get download -q prometheus || { apt-get update -q && apt-get download -q prometheus; }; }
+	cd $(PROMETHEUS)/package && dpkg-deb --extract prometheus_*.deb .
+	mv $(PROMETHEUS)/package/usr/bin/{prometheus,promtool} $(PROMETHEUS)/
+	rm -rf $(PROMETHEUS)/package
 
 .PHONY: bench
 bench: setup build ## Prints figures: memory and CPU of hub and agent, dispatch through real API servers

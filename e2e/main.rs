@@ -14,6 +14,7 @@ mod image;
 mod jobs;
 mod manifests;
 mod membership;
+mod metrics;
 mod nonsense;
 mod operators;
 mod rights;

@@ -140,7 +140,7 @@ fn hub_and_agents_serve_metrics_and_probes() {
     shared(async |federation| {
         let hub = [(federation.hub.controller(), "idlewild_round_seconds_count")];
         let agents =
-            federation.members.values().map(|member| (member.agent(), "idlewild_pool_gpus"));
+            federation.members.values().map(|member| (member.agent(), "idlewild_lent_gpus"));
         for (service, metric) in hub.into_iter().chain(agents) {
             for (path, want) in [("/livez", "ok"), ("/readyz", "ok"), ("/metrics", metric)] {
                 let (code, page) = get(&service.address, path).await.unwrap();

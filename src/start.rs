@@ -3,7 +3,6 @@
 use std::io::{Write, stdout};
 use std::process::ExitCode;
 
-use prometheus::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::crds::{self, Side};
@@ -13,8 +12,9 @@ use crate::cli::{
 };
 use crate::cluster::{client, connect, counting};
 use crate::commands::{self, accept, cordon, drain, invite, leave, uncordon};
+use crate::metrics::Process;
 use crate::sandbox::{self, MemberSettings};
-use crate::{agent, cluster, hub, metrics};
+use crate::{agent, cluster, hub};
 
 /// What ended a run.
 #[derive(Debug, thiserror::Error)]
@@ -73,17 +73,10 @@ async fn told_to_stop() {
     }
 }
 
-async fn counted(
-    access: &cluster::Access,
-    registry: &Registry,
-    which: &'static str,
-) -> Result<kube::Client, cluster::Error> {
-    counting::client(client::config(access).await?, metrics::requests(registry, which))
-}
-
 async fn run_hub(args: HubArgs) -> Result<(), Error> {
-    let registry = metrics::registry("hub");
-    let client = counted(&args.access(), &registry, "hub").await?;
+    let process = Process::new("hub");
+    let config = client::config(&args.access()).await?;
+    let client = counting::client(config, process.common.requests("hub", "hub"))?;
     let identity = args.identity.unwrap_or_else(|| {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         format!("{}-{}", host.trim(), std::process::id())
@@ -95,23 +88,22 @@ async fn run_hub(args: HubArgs) -> Result<(), Error> {
         identity,
         restored: args.restored,
     };
-    Ok(Box::pin(hub::run(client, registry, settings, told_to_stop())).await?)
+    Ok(Box::pin(hub::run(client, process, settings, told_to_stop())).await?)
 }
 
 async fn run_agent(args: AgentArgs) -> Result<(), Error> {
-    let registry = metrics::registry("agent");
+    let process = Process::new("agent");
     // Two clients: a flood of guests' writes never delays what hubs are told, nor the reverse.
-    let requests = metrics::requests(&registry, "member");
     let config = client::config(&args.access()).await?;
-    let link = counting::client(config.clone(), requests.clone())?;
-    let executor = counting::client(config, requests)?;
+    let link = counting::client(config.clone(), process.common.requests("link", "member"))?;
+    let executor = counting::client(config, process.common.requests("executor", "member"))?;
     let settings = agent::Settings {
         namespace: args.namespace,
         guest_namespace: args.guest_namespace,
         listen: args.listen,
         sandbox: args.sandbox,
     };
-    Ok(agent::run(agent::Clients { link, executor }, registry, settings, told_to_stop()).await?)
+    Ok(agent::run(agent::Clients { link, executor }, process, settings, told_to_stop()).await?)
 }
 
 async fn run_sandbox(args: SandboxArgs) -> Result<ExitCode, Error> {

@@ -10,11 +10,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kube::Client;
-use prometheus::Registry;
 use tracing::info;
 
 use crate::cluster::Error;
 use crate::http;
+use crate::metrics::{self, Process};
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -45,13 +45,14 @@ pub struct Clients {
 /// If the listening address cannot be used, or a half ends.
 pub async fn run(
     clients: Clients,
-    registry: Registry,
+    process: Process,
     settings: Settings,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let unfit = |reason: String| Error::Unfit { reason };
-    let metrics = executor::metrics::Metrics::new(&registry)
-        .map_err(|error| unfit(format!("register metrics: {error}")))?;
+    let Process { registry, common } = process;
+    let guest_figures = executor::Figures::new(metrics::Executor::new(&registry), common.clone());
+    let hub_figures = link::Figures::new(metrics::Link::new(&registry), common);
     let (health, linked) =
         (Arc::new(executor::Health::default()), Arc::new(link::Health::default()));
     let (shown, grants) = (health.clone(), linked.clone());
@@ -67,8 +68,8 @@ pub async fn run(
     let hubs =
         link::Settings { namespace: settings.namespace, guest_namespace: settings.guest_namespace };
     // Each half has a task of its own: reclaim never waits for a hub.
-    let executor = tokio::spawn(executor::run(clients.executor, guests, health, metrics));
-    let link = tokio::spawn(link::run(clients.link, hubs, linked));
+    let executor = tokio::spawn(executor::run(clients.executor, guests, health, guest_figures));
+    let link = tokio::spawn(link::run(clients.link, hubs, linked, hub_figures));
     tokio::select! {
         ended = executor => Err(unfit(format!("the executor ended: {ended:?}"))),
         ended = link => Err(unfit(format!("the link ended: {ended:?}"))),

@@ -226,6 +226,10 @@ pub struct GpuPoolStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_HUBS))]
     pub hubs: Vec<HubGpus>,
+    /// The sums of GPUs by model. At most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_SHAPES))]
+    pub models: Vec<ModelGpus>,
     /// Nodes that match but are not lent, by reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_REASONS))]
@@ -237,6 +241,18 @@ pub struct GpuPoolStatus {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub agent_version: String,
+}
+
+impl GpuPoolStatus {
+    /// The sums by model; agents of an earlier version tell those of the pool only.
+    #[must_use]
+    pub fn by_model(&self) -> Vec<ModelGpus> {
+        if !self.models.is_empty() {
+            return self.models.clone();
+        }
+        let PoolGpus { offered, owner, guests, free } = self.gpus;
+        vec![ModelGpus { model: "unknown".into(), offered, owner, guests, free }]
+    }
 }
 
 /// Nodes of one kind.
@@ -316,6 +332,43 @@ pub struct PoolGpus {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub free: i64,
+}
+
+/// Sums of GPUs of one model; over all models they are the pool's.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+pub struct ModelGpus {
+    /// GPU model.
+    #[schemars(length(max = MAX_NAME))]
+    pub model: String,
+    /// GPUs of the lent nodes, capped by `maxGpus`.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub offered: i64,
+    /// Held or demanded by the owner.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub owner: i64,
+    /// Held by guests.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub guests: i64,
+    /// Free for guests now.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub free: i64,
+}
+
+impl ModelGpus {
+    /// Its sums with their names.
+    #[must_use]
+    pub fn states(&self) -> [(&'static str, i64); 4] {
+        [
+            ("offered", self.offered),
+            ("owner", self.owner),
+            ("guests", self.guests),
+            ("free", self.free),
+        ]
+    }
 }
 
 /// Nodes that match the selector but are not lent.

@@ -21,10 +21,17 @@ pub type Count = Arc<dyn Fn(&str, &str, u16) + Send + Sync>;
 pub fn client(config: Config, count: Count) -> Result<Client, Error> {
     let builder = ClientBuilder::try_from(config)
         .map_err(|source| Error::call("configure client", source))?;
-    Ok(builder.with_layer(&Counting { count }).build())
+    Ok(builder.with_layer(&layer(count)).build())
 }
 
-struct Counting {
+/// What tells each request of a client to `count`.
+#[must_use]
+pub fn layer(count: Count) -> Counting {
+    Counting { count }
+}
+
+/// See [`layer`].
+pub struct Counting {
     count: Count,
 }
 
@@ -36,7 +43,8 @@ impl<S> Layer<S> for Counting {
     }
 }
 
-struct Counted<S> {
+/// A service whose requests are counted.
+pub struct Counted<S> {
     inner: S,
     count: Count,
 }
@@ -59,12 +67,33 @@ where
         let uri = request.uri();
         let (verb, resource) = named(request.method(), uri.path(), uri.query().unwrap_or(""));
         let answer = self.inner.call(request);
-        let count = self.count.clone();
+        let mut told = Told { count: self.count.clone(), verb, resource, code: 0 };
         Box::pin(async move {
             let answer = answer.await;
-            count(verb, &resource, answer.as_ref().map_or(0, |answer| answer.status().as_u16()));
+            told.answered(answer.as_ref().map_or(0, |answer| answer.status().as_u16()));
             answer
         })
+    }
+}
+
+/// Counts when it is dropped: whoever gives up waiting has had no answer, and that counts too.
+struct Told {
+    count: Count,
+    verb: &'static str,
+    resource: String,
+    code: u16,
+}
+
+impl Told {
+    /// Takes all of it along, so that it is dropped with the request.
+    fn answered(&mut self, code: u16) {
+        self.code = code;
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        (self.count)(self.verb, &self.resource, self.code);
     }
 }
 
@@ -100,6 +129,31 @@ fn named(method: &Method, path: &str, query: &str) -> (&'static str, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_is_given_up_counts_as_unanswered() {
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let notes = told.clone();
+        let count: Count = Arc::new(move |verb, resource, code| {
+            notes.lock().unwrap().push(format!("{verb} {resource} {code}"));
+        });
+        let server = tower::service_fn(async |request: Request<Body>| {
+            if request.method() == Method::GET {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, BoxError>(Response::builder().status(409).body(Body::empty()).unwrap())
+        });
+        let mut client = layer(count).layer(server);
+        let request = |method| {
+            let uri = "/api/v1/namespaces/x/pods/y";
+            Request::builder().method(method).uri(uri).body(Body::empty()).unwrap()
+        };
+        let patience = std::time::Duration::from_millis(1);
+        let answer = client.call(request(Method::GET));
+        assert!(tokio::time::timeout(patience, answer).await.is_err());
+        drop(client.call(request(Method::PATCH)).await.unwrap());
+        assert_eq!(*told.lock().unwrap(), ["get pods 0", "patch pods 409"]);
+    }
 
     #[test]
     fn requests_are_named_as_the_api_server_names_them() {

@@ -1,6 +1,7 @@
 //! Watches that feed one channel, so that one loop owns all that is known.
 
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::StreamExt;
 use kube::core::{ApiResource, DynamicObject};
@@ -15,6 +16,15 @@ use super::error::chain;
 
 /// A watch is renewed after this time, so that a dead connection is noticed.
 const RENEWED_AFTER_SECONDS: u32 = 120;
+
+/// Objects that all watches of this process have left out.
+static UNREADABLE: AtomicU64 = AtomicU64::new(0);
+
+/// How many objects were left out since the process began.
+#[must_use]
+pub fn unreadable() -> u64 {
+    UNREADABLE.load(Ordering::Relaxed)
+}
 
 /// What a watch saw.
 #[derive(Clone, Debug)]
@@ -94,6 +104,7 @@ fn read<K: Resource<DynamicType = ()> + DeserializeOwned>(mut object: DynamicObj
     match object.try_parse() {
         Ok(object) => Some(object),
         Err(error) => {
+            UNREADABLE.fetch_add(1, Ordering::Relaxed);
             warn!(kind = %K::kind(&()), namespace, name, %error, "an object cannot be read");
             None
         }

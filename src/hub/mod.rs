@@ -14,7 +14,6 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
-use prometheus::Registry;
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::info;
@@ -23,7 +22,8 @@ use crate::api::{HUB_CONFIG_MAP, LABEL_MEMBER};
 use crate::cluster::election::Election;
 use crate::cluster::watch::feed;
 use crate::cluster::{Error, within};
-use crate::{http, metrics};
+use crate::http;
+use crate::metrics::{self, Process};
 
 mod bars;
 mod conclude;
@@ -40,12 +40,14 @@ mod revoke;
 mod rounds;
 mod snapshot;
 mod state;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod words;
 mod work;
 
 use facts::{Answer, Event};
+use observe::Figures;
 use rounds::{Identity, Now};
 use state::State;
 use work::{Hand, Work};
@@ -84,13 +86,14 @@ pub struct Settings {
 /// If the hub's identity cannot be read or the listening address cannot be used.
 pub async fn run(
     client: Client,
-    registry: Registry,
+    process: Process,
     settings: Settings,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let gates = Arc::new(Mutex::new(vec!["start".to_owned()]));
     let shown = gates.clone();
-    let metrics = metrics::Hub::new(&registry);
+    let Process { registry, common } = process;
+    let figures = Figures::new(metrics::Hub::new(&registry), common);
     let show = Arc::new(move || shown.lock().map(|gates| gates.clone()).unwrap_or_default());
     let server = tokio::spawn(http::serve(settings.listen, registry, show));
     let identity = identity(&client, &settings).await?;
@@ -118,7 +121,7 @@ pub async fn run(
         }
     };
     let hand = Hand { client: client.clone(), answers: sender };
-    let hub = Loop::new(identity, hand, gates, metrics);
+    let hub = Loop::new(identity, hand, gates, figures);
     let result = tokio::select! {
         () = hub.run(receiver, leader) => Ok(()),
         never = held => never,
@@ -197,7 +200,7 @@ struct Loop {
     identity: Identity,
     hand: Hand,
     gates: Arc<Mutex<Vec<String>>>,
-    metrics: metrics::Hub,
+    figures: Figures,
     writes: Arc<Semaphore>,
     removals: BTreeMap<String, (Instant, BTreeSet<String>)>,
     queues_at: Instant,
@@ -208,14 +211,14 @@ impl Loop {
         identity: Identity,
         hand: Hand,
         gates: Arc<Mutex<Vec<String>>>,
-        metrics: metrics::Hub,
+        figures: Figures,
     ) -> Self {
         Self {
             state: State::default(),
             identity,
             hand,
             gates,
-            metrics,
+            figures,
             writes: Arc::new(Semaphore::new(WRITES)),
             removals: BTreeMap::new(),
             queues_at: Instant::now(),
@@ -239,8 +242,11 @@ impl Loop {
                 *gates = closed.into_iter().map(str::to_owned).collect();
             }
             if !ready || !*leader.borrow() {
-                working = false;
-                self.metrics.leads.set(0);
+                // What happens meanwhile is counted by whoever leads.
+                self.state.tally = tally::Tally::default();
+                if std::mem::take(&mut working) {
+                    self.figures.hide();
+                }
                 continue;
             }
             if !working {
@@ -255,9 +261,12 @@ impl Loop {
     async fn take_with_followers(&mut self, event: Event, events: &mut mpsc::Receiver<Event>) {
         let until = tokio::time::Instant::now() + COALESCED;
         self.state.take(event, Instant::now());
+        let mut coalesced = 0;
         while let Ok(Some(event)) = tokio::time::timeout_at(until, events.recv()).await {
             self.state.take(event, Instant::now());
+            coalesced += 1;
         }
+        self.figures.common.coalesced.with_label_values(&["hub"]).inc_by(coalesced);
     }
 
     /// Everything is known and this process leads: look at everything once.
@@ -268,7 +277,7 @@ impl Loop {
             members = self.state.members.len(),
             "hub works"
         );
-        self.metrics.leads.set(1);
+        self.figures.hub.leads.set(1);
         self.state.leave_out_deafness(now);
         self.state.recall_silence();
         rounds::recall_promises(&mut self.state);
@@ -282,7 +291,8 @@ impl Loop {
 
     /// Decides everything that can be decided, and starts the writes.
     fn pass(&mut self, now: Now) {
-        let timer = self.metrics.round_seconds.start_timer();
+        self.figures.count(std::mem::take(&mut self.state.tally));
+        let timer = self.figures.hub.round_seconds.start_timer();
         let work = rounds::decide(&mut self.state, &self.identity, now);
         timer.observe_duration();
         for work in work {
@@ -293,14 +303,11 @@ impl Loop {
                     names.insert(key.1.clone());
                     self.state.removing.insert(key);
                 }
-                work => {
-                    observe::work(&self.metrics, &work, now.wall);
-                    self.start(move |hand| async move { hand.carry_out(work).await });
-                }
+                work => self.start("job", move |hand| async move { hand.carry_out(work).await }),
             }
         }
         for work in members::decide(&mut self.state, now.instant, now.wall) {
-            self.start(move |hand| async move { hand.member(work).await });
+            self.start("member", move |hand| async move { hand.member(work).await });
         }
         self.remove_gathered(now.instant);
         if now.instant >= self.queues_at {
@@ -309,16 +316,20 @@ impl Loop {
         }
     }
 
-    fn start<F>(&self, carry_out: impl FnOnce(Hand) -> F)
+    /// Carries out in a task of its own what `controller` decided.
+    fn start<F>(&self, controller: &'static str, carry_out: impl FnOnce(Hand) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (writes, gauge) = (self.writes.clone(), self.metrics.writes.clone());
+        let (writes, gauge) = (self.writes.clone(), self.figures.hub.writes.clone());
+        let time = self.figures.common.reconcile_seconds.with_label_values(&[controller]);
         let carried = carry_out(self.hand.clone());
         tokio::spawn(async move {
             let _permit = writes.acquire_owned().await;
             gauge.inc();
+            let timer = time.start_timer();
             carried.await;
+            timer.observe_duration();
             gauge.dec();
         });
     }
@@ -338,18 +349,20 @@ impl Loop {
             let names: Vec<String> = names.into_iter().collect();
             for names in names.chunks(REMOVED_AT_ONCE).map(<[String]>::to_vec) {
                 let namespace = namespace.clone();
-                self.start(move |hand| async move { hand.remove(namespace, names).await });
+                let remove = move |hand: Hand| async move { hand.remove(namespace, names).await };
+                self.start("removal", remove);
             }
         }
     }
 
     /// Writes the statuses of queues that changed, and shows gauges.
     fn report(&mut self, now: Now) {
-        observe::state(&self.metrics, &self.state, now.instant);
+        self.figures.show(&self.state, now);
         for queue in self.state.queues.iter().map(|(_, queue)| queue.clone()) {
             let status = queues::status(&self.state, &queue, now.wall);
             if queue.status.as_ref() != Some(&status) {
-                self.start(move |hand| async move { hand.queue(queue, status).await });
+                let write = move |hand: Hand| async move { hand.queue(queue, status).await };
+                self.start("queue", write);
             }
         }
     }

@@ -21,6 +21,7 @@ use crate::engine::model::{Epoch, JobId};
 use super::facts::{Answer, Event, Notes, Promise};
 use super::heartbeats::Silence;
 use super::observed::Unobserved;
+use super::tally::{Before, Tally};
 
 /// Members send heartbeats every ten seconds, so that two in a row of all of them were not heard.
 const DEAF_AFTER: Duration = Duration::from_secs(20);
@@ -80,6 +81,8 @@ pub(super) struct State {
     pub(super) retiring: BTreeSet<JobId>,
     /// Whether capacity may have grown since the last round.
     pub(super) capacity_changed: bool,
+    /// What happened since it was last counted.
+    pub(super) tally: Tally,
 }
 
 impl State {
@@ -104,8 +107,13 @@ impl State {
     pub(super) fn take(&mut self, event: Event, now: Instant) {
         match event {
             Event::Job(seen) => {
+                let before = match &seen {
+                    Seen::Object(job) => self.before(job),
+                    _ => None,
+                };
                 let changes = self.jobs.apply(seen);
                 for change in changes {
+                    self.count(before.as_ref(), &change);
                     self.job_changed(change);
                 }
             }
@@ -157,8 +165,10 @@ impl State {
     fn answer(&mut self, answer: Answer, now: Instant) {
         match answer {
             Answer::Job(job) => {
+                let before = self.before(&job);
                 let changed = self.jobs.refresh(*job).map(Change::Set);
                 if let Some(change) = changed {
+                    self.count(before.as_ref(), &change);
                     self.job_changed(change);
                 }
             }
@@ -210,6 +220,17 @@ impl State {
             Answer::Removed(namespace, names, again) => {
                 self.removed(&namespace, names, (again, now));
             }
+        }
+    }
+
+    fn before(&self, job: &GpuJob) -> Option<Before> {
+        self.jobs.get(&cache::key(job)).map(Before::of)
+    }
+
+    fn count(&mut self, before: Option<&Before>, change: &Change<GpuJob>) {
+        let Change::Set(key) = change else { return };
+        if let Some(job) = self.jobs.get(key) {
+            self.tally.changed(before, job);
         }
     }
 

@@ -8,6 +8,7 @@ mod ending;
 mod leaders;
 mod leaving;
 mod member;
+mod metrics;
 mod objects;
 mod process;
 mod refusing;

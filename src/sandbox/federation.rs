@@ -134,6 +134,20 @@ impl Federation {
         Ok(&self.hub.controllers[number - 1])
     }
 
+    /// Starts `program` in this sandbox: it ends with it, and its log lies beside the others.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn run(&self, program: Program) -> Result<Process, Error> {
+        Process::start(program, &self.workplace)
+    }
+
+    /// The directory of this sandbox.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.workplace.directory()
+    }
+
     /// The lines that a person pastes into a shell to look around, one for each cluster and role.
     ///
     /// # Errors

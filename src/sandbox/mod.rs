@@ -48,6 +48,7 @@ pub use hub::{Election, Hub};
 pub use kubeconfig::{Credential, Endpoint};
 pub use member::Member;
 pub use nodes::LABEL_LEND;
+pub use ports::free as free_port;
 pub use process::{Process, Program};
 pub use settings::{MemberSettings, PoolSettings, Reach, Settings};
 pub use timeline::{Step, Timeline};

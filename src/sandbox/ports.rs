@@ -19,7 +19,7 @@ static NEXT: AtomicU16 = AtomicU16::new(0);
 ///
 /// # Errors
 /// If none of the whole range is free.
-pub(super) fn free() -> Result<u16, Error> {
+pub fn free() -> Result<u16, Error> {
     // Processes that run side by side start looking far from each other.
     let start = u16::try_from(std::process::id().wrapping_mul(331) % u32::from(COUNT)).unwrap_or(0);
     for _ in 0..COUNT {

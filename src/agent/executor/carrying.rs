@@ -5,11 +5,11 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::runs;
 use super::state::{State, is_over};
 use super::step::{self, Run, Step, Why};
 use super::workload::{self, Plan};
 use super::writes::{Delete, Write};
+use super::{outcome, runs};
 use crate::api::{GpuPool, GuestLease};
 
 impl State {
@@ -61,6 +61,9 @@ impl State {
         pool: Option<&GpuPool>,
         (step, sandbox, now): (Step, bool, Timestamp),
     ) -> Option<Write> {
+        if let Step::Delete(key, Why::Stop(reason, _)) = &step {
+            self.notice(uid, *key, outcome::told(reason), now);
+        }
         let known = self.known.get_mut(uid)?;
         match step {
             Step::Report(status) => {

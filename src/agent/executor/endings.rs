@@ -14,10 +14,11 @@ async fn a_watch_that_panics_ends_the_executor() {
         Err::<http::Response<kube::client::Body>, tower::BoxError>("nobody".into())
     });
     let client = Client::new(nobody, "default");
-    let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-    let writer = Writer::new(client, "a", "b", metrics.clone());
+    let process = crate::metrics::Process::new("agent");
+    let figures = Figures::new(crate::metrics::Executor::new(&process.registry), process.common);
+    let writer = Writer::new(client, "a", "b");
     let settings = Settings { namespace: "a".into(), guest_namespace: "b".into(), sandbox: false };
-    let hands = Hands { writer, sender, metrics };
+    let hands = Hands { writer, sender, figures };
     let error = serve(&settings, &Health::default(), hands, (tasks, events)).await;
     assert!(error.to_string().contains("panicked"), "{error}");
 }

@@ -14,7 +14,7 @@
 //! - `runs`, `step`, `gang`, `report`, `outcome`: a lease and its pods → the next step.
 //! - `workload`, `container`: a lease → its pods.
 //! - `store`, `state`, `seen`: the loop's memory. `turn`, `answering`, `carrying`: its decisions.
-//!   `event`, `writes`, `tally`, `metrics`: its eyes and hands.
+//!   `event`, `writes`: its eyes and hands. `tally`, `vacating`, `observe`: what it counts.
 
 mod answering;
 pub mod books;
@@ -25,8 +25,8 @@ pub mod event;
 pub mod gang;
 pub mod guest;
 mod health;
-pub mod metrics;
 pub mod node;
+mod observe;
 pub mod outcome;
 pub mod owner;
 pub mod picture;
@@ -41,6 +41,7 @@ pub mod store;
 pub mod tally;
 pub mod turn;
 pub mod usage;
+mod vacating;
 pub mod workload;
 pub mod writes;
 
@@ -62,15 +63,14 @@ use kube::{Api, Client};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::info;
 
 use self::event::{Event, map, noted, noted_node};
 pub use self::health::Health;
-use self::metrics::Metrics;
+pub use self::observe::Figures;
 use self::pod::Pod;
 use self::state::State;
-use self::writes::{Write, Writer};
-use crate::api::gpulease::LeasePhase;
+use self::writes::Writer;
 use crate::api::{GpuPool, GuestLease, HubGrant};
 use crate::cluster::{Error, watch};
 
@@ -123,14 +123,13 @@ pub async fn run(
     client: Client,
     settings: Settings,
     health: Arc<Health>,
-    metrics: Metrics,
+    figures: Figures,
 ) -> Result<(), Error> {
     let (sender, events) = mpsc::channel(QUEUE);
     let mut tasks = JoinSet::new();
     watches(&mut tasks, &client, &settings, &sender);
-    let writer =
-        Writer::new(client, &settings.namespace, &settings.guest_namespace, metrics.clone());
-    let hands = Hands { writer, sender, metrics };
+    let writer = Writer::new(client, &settings.namespace, &settings.guest_namespace);
+    let hands = Hands { writer, sender, figures };
     Err(serve(&settings, &health, hands, (tasks, events)).await)
 }
 
@@ -176,7 +175,7 @@ fn watches(tasks: &mut JoinSet<()>, client: &Client, settings: &Settings, sender
 struct Hands {
     writer: Writer,
     sender: Sender<Event>,
-    metrics: Metrics,
+    figures: Figures,
 }
 
 /// Decides and writes; returns only what broke it.
@@ -189,10 +188,11 @@ async fn run_loop(
     let clock = Clock::new();
     let mut state = State::default();
     let mut writes = JoinSet::new();
-    let mut counted = clock.now();
+    let mut counted = Counted { at: clock.now(), stale: false };
     loop {
+        let wake = state.wake().into_iter().chain(counted.due()).min();
         let sleep = tokio::time::sleep_until(
-            state.wake().map_or_else(|| Instant::now() + LONGEST_SLEEP, |at| clock.instant(at)),
+            wake.map_or_else(|| Instant::now() + LONGEST_SLEEP, |at| clock.instant(at)),
         );
         let first = tokio::select! {
             event = events.recv() => match event {
@@ -202,17 +202,18 @@ async fn run_loop(
             () = sleep => None,
         };
         let now = clock.now();
-        let rest = std::iter::from_fn(|| events.try_recv().ok());
-        for event in first.into_iter().chain(rest.take(BATCH)) {
-            state.apply(event, now);
-        }
+        counted.stale |= first.is_some();
+        take_in(&mut state, first, &mut events, (&hands.figures, now));
         while let Some(ended) = writes.try_join_next() {
             if ended.is_err() {
                 return broken("a write", ended);
             }
         }
-        for write in state.turn(settings.sandbox, now) {
-            note(&write, &hands.metrics);
+        let timer = hands.figures.turn();
+        let decided = state.turn(settings.sandbox, now);
+        timer.observe_duration();
+        for write in decided {
+            observe::say(&write);
             let (hand, sender) = (hands.writer.clone(), hands.sender.clone());
             writes.spawn(async move {
                 let event = hand.perform(write).await;
@@ -225,49 +226,38 @@ async fn run_loop(
             info!("the executor knows its cluster and begins to decide");
         }
         health.set(closed);
-        if now.duration_since(counted) >= COUNTED {
-            counted = now;
-            tally(&mut state, &hands.metrics);
+        if now.duration_since(counted.at) >= COUNTED {
+            counted = Counted { at: now, stale: false };
+            hands.figures.show(&mut state, now);
         }
     }
 }
 
-fn note(write: &Write, metrics: &Metrics) {
-    match write {
-        Write::Picture(pool, status) => {
-            let name = pool.metadata.name.as_deref().unwrap_or_default();
-            let gpus = status.gpus;
-            metrics.set_pool(name, "offered", gpus.offered);
-            metrics.set_pool(name, "owner", gpus.owner);
-            metrics.set_pool(name, "guest", gpus.guests);
-            metrics.set_pool(name, "free", gpus.free);
-        }
-        Write::Status(lease, status) if status.phase != phase_of(lease) => {
-            let name = lease.metadata.name.as_deref().unwrap_or_default();
-            let phase = status.phase.map_or_else(String::new, |phase| format!("{phase:?}"));
-            info!(lease = name, phase, reason = status.end_reason, "guest lease");
-        }
-        other => debug!(?other, "write"),
+/// When figures were last shown, and whether something happened since.
+struct Counted {
+    at: Timestamp,
+    stale: bool,
+}
+
+impl Counted {
+    /// When to show them again though nothing happens.
+    fn due(&self) -> Option<Timestamp> {
+        self.stale.then(|| self.at.checked_add(COUNTED).unwrap_or(self.at))
     }
 }
 
-fn phase_of(lease: &GuestLease) -> Option<LeasePhase> {
-    lease.status.as_ref().and_then(|status| status.phase)
-}
-
-fn tally(state: &mut State, metrics: &Metrics) {
-    let tally = state.tally();
-    for (phase, count) in tally.phases {
-        let phase = phase.map_or_else(|| "Proposed".into(), |phase| format!("{phase:?}"));
-        metrics.set_leases(&phase, count);
+/// Takes in `first` and what came right after it.
+fn take_in(
+    state: &mut State,
+    first: Option<Event>,
+    events: &mut Receiver<Event>,
+    (figures, now): (&Figures, Timestamp),
+) {
+    let rest = std::iter::from_fn(|| events.try_recv().ok());
+    let mut taken: u64 = 0;
+    for event in first.into_iter().chain(rest.take(BATCH)) {
+        state.apply(event, now);
+        taken += 1;
     }
-    for pool in tally.dropped {
-        metrics.drop_pool(&pool);
-    }
-    for (outcome, count) in tally.answers {
-        metrics.answered(&outcome, count);
-    }
-    for (reason, count) in tally.evictions {
-        metrics.evicted(&reason, count);
-    }
+    figures.coalesced(taken.saturating_sub(1));
 }

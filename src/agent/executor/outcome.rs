@@ -33,6 +33,20 @@ pub const PODS_READY_TIMEOUT: &str = "PodsReadyTimeout";
 /// It vanished unseen.
 pub const UNKNOWN: &str = "Unknown";
 
+/// Causes that a member makes up itself.
+const OURS: [&str; 10] = [
+    DEADLINE_EXCEEDED,
+    OWNER_RECLAIMED,
+    NODE_FAILURE,
+    POOL_CLOSED,
+    NOT_BOUND,
+    GANG_NOT_BOUND,
+    IMAGE_PULL_FAILED,
+    IMAGE_NEEDS_ROOT,
+    PODS_READY_TIMEOUT,
+    UNKNOWN,
+];
+
 /// Longest message that is passed on, in characters.
 const MESSAGE: usize = 300;
 
@@ -75,21 +89,10 @@ pub fn is_own(reason: &str) -> bool {
     [SUCCEEDED, FAILED, DEADLINE_EXCEEDED].contains(&reason)
 }
 
-/// Whether the cause of an eviction is one that a member makes up itself.
+/// `reason` of a notice or an eviction in one of few words: what only hubs make up is `Withdrawn`.
 #[must_use]
-pub fn is_ours(reason: &str) -> bool {
-    [
-        OWNER_RECLAIMED,
-        NODE_FAILURE,
-        POOL_CLOSED,
-        NOT_BOUND,
-        GANG_NOT_BOUND,
-        IMAGE_PULL_FAILED,
-        IMAGE_NEEDS_ROOT,
-        PODS_READY_TIMEOUT,
-        UNKNOWN,
-    ]
-    .contains(&reason)
+pub fn told(reason: &str) -> &'static str {
+    OURS.iter().find(|ours| **ours == reason).copied().unwrap_or("Withdrawn")
 }
 
 /// How a terminal `guest` ended; `None` while the kubelet has not confirmed it. `cause` is why we

@@ -14,7 +14,7 @@ use crate::api::conditions::{self, Claim};
 use crate::api::gpulease::shortened;
 use crate::api::gpupool::{
     FreeNodes, GpuPoolStatus, HubGpus, MAX_FREE, MAX_HUBS, MAX_MODELS, MAX_NAME, MAX_REASONS,
-    MAX_SHAPES, NodeShape, NotLent, PoolGpus, PoolSummary,
+    MAX_SHAPES, ModelGpus, NodeShape, NotLent, PoolGpus, PoolSummary,
 };
 
 /// What is known of a pool beside its nodes.
@@ -26,6 +26,8 @@ pub struct Held<'a> {
     pub reclaimed: i64,
     /// Highest serial at which a lease of this pool entered the books.
     pub entered: i64,
+    /// GPUs that guests hold by model.
+    pub models: &'a BTreeMap<String, i64>,
 }
 
 /// The status that `pool` should have; `next` is the serial that it takes if something changed.
@@ -48,6 +50,7 @@ pub fn status(
         shapes,
         gpus,
         hubs: hubs(held.hubs),
+        models: by_model(&lent.slots, gpus, held.models),
         not_lent: lent
             .not_lent
             .iter()
@@ -60,11 +63,25 @@ pub fn status(
     for claim in [ready(pool, lent), paused(pool), reclaiming(held), degraded(lent)] {
         conditions::set(&mut new.conditions, claim, pool.meta().generation, now);
     }
-    if new == old && pool.status.is_some() && old.serial >= held.entered {
+    let same = known_parts(&old, &new) == old;
+    if same && pool.status.is_some() && old.serial >= held.entered {
         return None;
     }
     new.serial = next;
     Some(new)
+}
+
+/// `new` without the parts that `old` lacks because definitions of an earlier version drop them: that
+/// they are missing is no reason to write again and again.
+fn known_parts(old: &GpuPoolStatus, new: &GpuPoolStatus) -> GpuPoolStatus {
+    let mut new = new.clone();
+    if old.models.is_empty() {
+        new.models.clear();
+    }
+    if old.hubs.is_empty() {
+        new.hubs.clear();
+    }
+    new
 }
 
 /// The owner holds the pool back.
@@ -142,6 +159,33 @@ fn hubs(held: &BTreeMap<String, i64>) -> Vec<HubGpus> {
         hubs.truncate(MAX_HUBS);
     }
     hubs
+}
+
+/// The sums by model. What the pool's limits cap is handed out model by model, by name, so that the
+/// parts add up to the whole.
+fn by_model(slots: &[Slot], sums: PoolGpus, held: &BTreeMap<String, i64>) -> Vec<ModelGpus> {
+    let mut models: BTreeMap<&str, ModelGpus> = BTreeMap::new();
+    for slot in slots {
+        let of_model = models.entry(&slot.model).or_default();
+        of_model.offered += i64::from(slot.total);
+        of_model.owner += i64::from(slot.owner);
+        of_model.free += i64::from(slot.free);
+    }
+    for (model, gpus) in held.iter().filter(|(_, gpus)| **gpus > 0) {
+        models.entry(model).or_default().guests = *gpus;
+    }
+    let (mut offered, mut free) = (sums.offered, sums.free);
+    let capped = |part: &mut i64, rest: &mut i64| {
+        *part = (*part).min(*rest);
+        *rest -= *part;
+    };
+    let models = models.into_iter().filter(|(model, _)| model.chars().count() <= MAX_NAME);
+    let models = models.map(|(model, mut gpus)| {
+        capped(&mut gpus.offered, &mut offered);
+        capped(&mut gpus.free, &mut free);
+        ModelGpus { model: model.into(), ..gpus }
+    });
+    models.take(MAX_SHAPES).collect()
 }
 
 fn models(slots: &[Slot]) -> String {

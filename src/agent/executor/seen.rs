@@ -153,7 +153,9 @@ impl State {
             self.usages.set(&plan_id(&lease, guest.key), None);
         }
         known.memory.lost.remove(&guest.key);
-        known.pods.insert(guest.key, (uid, guest));
+        let key = guest.key;
+        known.pods.insert(key, (uid, guest.clone()));
+        self.watch_notice(&lease, key, &guest, now);
         self.recount(&lease);
         self.dirty.insert(lease);
     }
@@ -172,6 +174,8 @@ impl State {
         }
         known.pods.remove(&key);
         known.memory.asked.remove(&key);
+        self.vacated(&lease, key, now);
+        let Some(known) = self.known.get_mut(&lease) else { return };
         let rebinding = known.rebinding.remove(&key);
         let object = self.leases.get(&lease);
         if let Some(object) = object.filter(|object| !is_over(object) && !rebinding) {

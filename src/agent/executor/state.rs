@@ -17,8 +17,9 @@ use super::outcome::{OWNER_RECLAIMED, POOL_CLOSED};
 use super::pod::{Pod, Role, Wish};
 use super::step::{Memory, Verdict};
 use super::store::{Put, Store};
-use super::tally::Tally;
+use super::tally::{Meter, Tally};
 use super::usage::Usages;
+use super::vacating::Notice;
 use crate::api::gpulease::LeasePhase;
 use crate::api::gpupool::GpuPoolSpec;
 use crate::api::{GpuPool, GuestLease, HubGrant};
@@ -35,6 +36,8 @@ pub(super) struct Known {
     pub rebinding: BTreeSet<Key>,
     /// What the owner's policy says of it.
     pub verdict: Option<Verdict>,
+    /// Its pods that were told to go and are not gone.
+    pub notices: BTreeMap<Key, Notice>,
     /// Serial at which we reserved for it, if the answer was not seen to be written yet.
     pub reserved: Option<i64>,
     /// When to look at it again.
@@ -48,6 +51,7 @@ pub(super) struct Known {
 pub(super) struct Held {
     pub pool: String,
     pub hub: String,
+    pub model: String,
     pub gpus: i64,
     /// Its guests were told to go for the owner.
     pub reclaimed: bool,
@@ -101,6 +105,8 @@ pub struct State {
     pub(super) held: Books,
     /// Those of them, by pool, whose guests were told to go for the owner.
     pub(super) reclaimed: BTreeMap<String, i64>,
+    /// Those that are held, by pool and model.
+    pub(super) models: BTreeMap<String, BTreeMap<String, i64>>,
     /// Highest serial at which a lease entered the books, by pool.
     pub(super) entered: BTreeMap<String, i64>,
     pub(super) serial: i64,
@@ -113,6 +119,7 @@ pub struct State {
     /// Whether a picture may have changed.
     pub(super) changed: bool,
     pub(super) tally: Tally,
+    pub(super) meter: Meter,
 }
 
 impl State {
@@ -197,8 +204,7 @@ impl State {
             Seen::Gone(pool) => vec![pool.uid],
         };
         for uid in gone {
-            let pool = self.pools.remove(&uid);
-            self.tally.dropped.extend(pool.map(|pool| pool.name_any()));
+            self.pools.remove(&uid);
             self.boards.remove(&uid);
             self.policy_changed();
         }
@@ -255,18 +261,23 @@ impl State {
             let pods = i64::try_from(living + known.memory.planned.len()).unwrap_or(i64::MAX);
             let gpus = pods.saturating_mul(i64::from(lease.spec.gpu.count));
             let (pool, hub) = (lease.spec.pool.clone(), lease.spec.hub_id.clone());
-            Held { pool, hub, gpus, reclaimed: is_reclaimed(lease) }
+            let model = lease.spec.gpu.model.clone();
+            Held { pool, hub, model, gpus, reclaimed: is_reclaimed(lease) }
         });
         if known.held == now {
             return;
         }
         let before = std::mem::replace(&mut known.held, now.clone());
         for (sign, part) in [(-1, before), (1, now)] {
-            let Some(Held { pool, hub, gpus, reclaimed }) = part else { continue };
+            let Some(Held { pool, hub, model, gpus, reclaimed }) = part else { continue };
             if reclaimed {
                 let sum = self.reclaimed.entry(pool.clone()).or_default();
                 *sum = sum.saturating_add(sign * gpus);
             }
+            let models = self.models.entry(pool.clone()).or_default();
+            let of_model = models.entry(model).or_default();
+            *of_model = of_model.saturating_add(sign * gpus);
+            models.retain(|_, gpus| *gpus != 0);
             self.held.add(pool, hub, sign * gpus);
         }
         self.changed = true;

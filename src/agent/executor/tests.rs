@@ -1,5 +1,7 @@
 //! The executor as a whole, against a member in memory.
 
+mod vacating;
+
 use serde_json::json;
 
 use super::world::World;

@@ -17,6 +17,9 @@ use super::writes::Write;
 use crate::api::gpulease::LeasePhase;
 use crate::api::{GuestLease, HubGrant};
 
+/// A pool without guests.
+static NO_MODELS: BTreeMap<String, i64> = BTreeMap::new();
+
 /// Pictures of a pool are written at most this often.
 const PUBLISHED: SignedDuration = SignedDuration::from_secs(1);
 impl State {
@@ -168,6 +171,7 @@ impl State {
                 hubs: &self.held.in_pool(&name),
                 reclaimed: self.reclaimed.get(&name).copied().unwrap_or(0),
                 entered: self.entered.get(&name).copied().unwrap_or(0),
+                models: self.models.get(&name).unwrap_or(&NO_MODELS),
             };
             let next = self.serial.saturating_add(1);
             if let Some(status) = picture::status(&pool, lent, held, next, now) {

@@ -16,7 +16,6 @@ use tokio::sync::Semaphore;
 
 use super::event::{Event, Written};
 use super::guest::Key;
-use super::metrics::Metrics;
 use super::pod::Pod;
 use super::step::Task;
 use crate::api::gpulease::{self, GuestLeaseStatus};
@@ -82,7 +81,6 @@ pub struct Writer {
     client: Client,
     namespace: String,
     guests: String,
-    metrics: Metrics,
     urgent: Arc<Semaphore>,
     creates: Arc<Semaphore>,
 }
@@ -90,12 +88,11 @@ pub struct Writer {
 impl Writer {
     /// Writes with `client`: pools in `namespace`, all else in `guests`.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, guests: &str, metrics: Metrics) -> Self {
+    pub fn new(client: Client, namespace: &str, guests: &str) -> Self {
         Self {
             client,
             namespace: namespace.into(),
             guests: guests.into(),
-            metrics,
             urgent: Arc::new(Semaphore::new(URGENT)),
             creates: Arc::new(Semaphore::new(CREATES)),
         }
@@ -127,20 +124,6 @@ impl Writer {
         }
     }
 
-    /// Counts and passes on the result of a call that waits for its turn at `gate`.
-    async fn call<T>(
-        &self,
-        what: &'static str,
-        gate: &Semaphore,
-        call: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let _turn = gate.acquire().await;
-        let result = call.await;
-        let outcome = result.as_ref().map_or_else(Error::reason, |_| "Ok");
-        self.metrics.requested(what, outcome);
-        result
-    }
-
     async fn status(&self, lease: &GuestLease, status: &GuestLeaseStatus) -> Written {
         let api: Api<GuestLease> = Api::namespaced(self.client.clone(), &self.guests);
         let old = lease.status.as_ref();
@@ -154,7 +137,7 @@ impl Writer {
             (lease.meta().generation, Timestamp::now()),
         );
         let call = apply::status(&api, lease, old, &status, "write status of guest lease");
-        let error = match self.call("lease_status", &self.urgent, call).await {
+        let error = match turn(&self.urgent, call).await {
             Ok(Some(lease)) => return Written::Lease(Box::new(lease)),
             Ok(None) => return Written::Done,
             Err(error) => error,
@@ -162,7 +145,7 @@ impl Writer {
         pause(&error).await;
         let name = lease.name_any();
         let look = within("get guest lease", api.get_opt(&name));
-        match self.call("lease_get", &self.urgent, look).await {
+        match turn(&self.urgent, look).await {
             Ok(Some(lease)) => Written::Lease(Box::new(lease)),
             // If it went, the watch tells; until then there is nothing to write to.
             Ok(None) | Err(_) => failed(&error),
@@ -172,7 +155,7 @@ impl Writer {
     async fn create(&self, lease: &str, pod: &Value, refused: u32) -> Written {
         let url = core::Pod::url_path(&(), Some(&self.guests));
         let call = post::<core::Pod>(&self.client, "create guest", &url, pod);
-        let error = match self.call("pod_create", &self.creates, call).await {
+        let error = match turn(&self.creates, call).await {
             Ok(pod) => return self.slim(pod),
             Err(error) => error,
         };
@@ -197,7 +180,7 @@ impl Writer {
     async fn look(&self, name: &str) -> Option<core::Pod> {
         let api: Api<core::Pod> = Api::namespaced(self.client.clone(), &self.guests);
         let call = within("get guest", api.get_opt(name));
-        self.call("pod_get", &self.creates, call).await.ok().flatten()
+        turn(&self.creates, call).await.ok().flatten()
     }
 
     fn slim(&self, pod: core::Pod) -> Written {
@@ -210,14 +193,14 @@ impl Writer {
     async fn gate(&self, lease: &str, gate: &Value) -> Written {
         let url = core::ConfigMap::url_path(&(), Some(&self.guests));
         let call = post::<core::ConfigMap>(&self.client, "open gate", &url, gate);
-        let Err(error) = self.call("gate_create", &self.urgent, call).await else {
+        let Err(error) = turn(&self.urgent, call).await else {
             return Written::Done;
         };
         pause(&error).await;
         let api: Api<core::ConfigMap> = Api::namespaced(self.client.clone(), &self.guests);
         let name = gate["metadata"]["name"].as_str().unwrap_or_default();
         let look = within("get gate", api.get_opt(name));
-        match self.call("gate_get", &self.urgent, look).await {
+        match turn(&self.urgent, look).await {
             Ok(Some(found)) if owner(&found) == lease => Written::Done,
             _ => failed(&error),
         }
@@ -234,7 +217,7 @@ impl Writer {
             ..DeleteParams::default()
         };
         let call = within("delete guest", api.delete(&delete.name, &params));
-        match self.call("pod_delete", &self.urgent, call).await {
+        match turn(&self.urgent, call).await {
             Ok(_) => Written::Deleting(delete.uid.clone()),
             Err(error) if error.outcome() == Outcome::Gone => Written::PodGone(delete.uid.clone()),
             Err(error) => {
@@ -247,16 +230,22 @@ impl Writer {
     async fn picture(&self, pool: &GpuPool, status: &GpuPoolStatus) -> Option<GpuPool> {
         let api: Api<GpuPool> = Api::namespaced(self.client.clone(), &self.namespace);
         let call = apply::status(&api, pool, pool.status.as_ref(), status, "write status of pool");
-        match self.call("pool_status", &self.urgent, call).await {
+        match turn(&self.urgent, call).await {
             Ok(pool) => pool,
             Err(error) => {
                 pause(&error).await;
                 let name = pool.name_any();
                 let look = within("get pool", api.get_opt(&name));
-                self.call("pool_get", &self.urgent, look).await.ok().flatten()
+                turn(&self.urgent, look).await.ok().flatten()
             }
         }
     }
+}
+
+/// The result of a call that waits for its turn at `gate`.
+async fn turn<T>(gate: &Semaphore, call: impl Future<Output = T>) -> T {
+    let _turn = gate.acquire().await;
+    call.await
 }
 
 /// Posts `object` as it is: a typed struct would drop what our library does not know.

@@ -14,6 +14,7 @@ use tower::util::MapRequestLayer;
 use crate::api::HubGrantSpec;
 use crate::cluster::Error;
 use crate::cluster::client::hardened;
+use crate::cluster::counting::{self, Count};
 
 /// A bearer token, shared by the clients that use it. It never shows in `Debug`.
 #[derive(Clone, Default)]
@@ -35,11 +36,11 @@ impl Token {
     }
 }
 
-/// A client of the hub of `grant` that authenticates with `token`.
+/// A client of the hub of `grant` that authenticates with `token`; its requests are told to `count`.
 ///
 /// # Errors
 /// If the grant's address or CA cannot be used.
-pub(super) fn connect(grant: &HubGrantSpec, token: &Token) -> Result<Client, Error> {
+pub(super) fn connect(grant: &HubGrantSpec, token: &Token, count: Count) -> Result<Client, Error> {
     let unfit = |reason: String| Error::Unfit { reason };
     let address: Uri = grant
         .address
@@ -69,5 +70,5 @@ pub(super) fn connect(grant: &HubGrantSpec, token: &Token) -> Result<Client, Err
     });
     let builder = ClientBuilder::try_from(config)
         .map_err(|source| Error::call("configure the hub's client", source))?;
-    Ok(builder.with_layer(&layer).build())
+    Ok(builder.with_layer(&layer).with_layer(&counting::layer(count)).build())
 }

@@ -38,7 +38,7 @@ pub(super) async fn run(link: &Link, hub: &Client) -> Infallible {
             Ok(true) => {
                 failures = 0;
                 let message = format!("works for {}", link.grant.spec.hub_id);
-                link.record.show(&Standing::new(CONNECTED, message)).await;
+                link.show(&Standing::new(CONNECTED, message)).await;
             }
             Ok(false) => failures += 1,
             Err(error) => {
@@ -48,7 +48,7 @@ pub(super) async fn run(link: &Link, hub: &Client) -> Infallible {
                     link.doubt.notify_one();
                 }
                 if failures > TOLERATED {
-                    link.record.show(&standing(&error)).await;
+                    link.show(&standing(&error)).await;
                 }
             }
         }

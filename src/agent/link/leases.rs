@@ -211,7 +211,9 @@ impl<'a> Desk<'a> {
         let failures = self.failures.get(&name).copied().unwrap_or(0);
         self.flying.insert(name.clone());
         self.flights.push(Box::pin(async move {
+            let began = Instant::now();
             let (news, failures) = hand.carry_out(step, failures).await;
+            hand.link.figures.stepped(began.elapsed());
             (name, news, failures)
         }));
     }

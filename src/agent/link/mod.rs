@@ -7,9 +7,11 @@ mod act;
 mod client;
 mod decide;
 mod enrol;
+mod expiry;
 mod heartbeat;
 mod held;
 mod leases;
+mod observe;
 mod pools;
 mod record;
 mod session;
@@ -27,6 +29,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tracing::{error, info};
 
+pub use self::observe::Figures;
 use crate::api::{GpuLease, GuestLease, HubGrant, HubGrantSpec};
 use crate::cluster::chain;
 use crate::cluster::watch::{Seen, feed};
@@ -72,6 +75,7 @@ struct Link {
     /// Client of the own cluster.
     local: Client,
     record: record::Record,
+    figures: Figures,
     /// Told when the hub refuses the agent's token.
     doubt: Notify,
     /// Whether the watch of leases is complete and running.
@@ -79,7 +83,7 @@ struct Link {
 }
 
 impl Link {
-    fn new(local: Client, settings: &Settings, grant: HubGrant) -> Self {
+    fn new((local, figures): (Client, Figures), settings: &Settings, grant: HubGrant) -> Self {
         let api = Api::namespaced(local.clone(), &settings.namespace);
         Self {
             grant: Grant {
@@ -90,9 +94,16 @@ impl Link {
             },
             local,
             record: record::Record::new(api, grant),
+            figures,
             doubt: Notify::new(),
             live: watch::Sender::new(false),
         }
+    }
+
+    /// Shows the owner how it stands with the hub.
+    async fn show(&self, standing: &record::Standing) {
+        self.figures.connected(&self.grant.name, standing.reason == record::CONNECTED);
+        self.record.show(standing).await;
     }
 
     fn guests(&self) -> Api<GuestLease> {
@@ -106,7 +117,7 @@ impl Link {
 
 /// Serves every hub that the owner grants, for ever: a task for each `HubGrant`, started, started
 /// again when its spec changes, and stopped when it is deleted.
-pub async fn run(client: Client, settings: Settings, health: Arc<Health>) {
+pub async fn run(client: Client, settings: Settings, health: Arc<Health>, figures: Figures) {
     let grants: Api<HubGrant> = Api::namespaced(client.clone(), &settings.namespace);
     let (sender, mut seen) = mpsc::channel(64);
     let mut hubs = Hubs {
@@ -116,6 +127,7 @@ pub async fn run(client: Client, settings: Settings, health: Arc<Health>) {
         running: BTreeMap::new(),
         listing: BTreeSet::new(),
         health,
+        figures,
     };
     let serve = async {
         loop {
@@ -146,6 +158,7 @@ struct Hubs {
     /// Names seen since the list began.
     listing: BTreeSet<String>,
     health: Arc<Health>,
+    figures: Figures,
 }
 
 impl Hubs {
@@ -182,7 +195,9 @@ impl Hubs {
     }
 
     fn spawn(&mut self, name: String, grant: HubGrant, after: Duration) {
-        let link = Link::new(self.client.clone(), &self.settings, grant.clone());
+        self.figures.begin(&name, &grant);
+        let hands = (self.client.clone(), self.figures.clone());
+        let link = Link::new(hands, &self.settings, grant.clone());
         let task = self.tasks.spawn(async move {
             tokio::time::sleep(after).await;
             session::serve(&link).await;
@@ -193,6 +208,7 @@ impl Hubs {
     fn stop(&mut self, name: &str) {
         if let Some(running) = self.running.remove(name) {
             running.task.abort();
+            self.figures.end(name);
             info!(grant = name, "no longer serving a hub");
         }
     }

@@ -17,6 +17,7 @@ use tracing::debug;
 
 use super::Link;
 use super::held::Held;
+use crate::api::gpupool::ModelGpus;
 use crate::api::{GpuPool, GpuPoolStatus, HubGrantSpec};
 use crate::cluster::apply::{difference, status};
 use crate::cluster::watch::feed;
@@ -185,6 +186,7 @@ fn shown(pool: &GpuPool, grant: &HubGrantSpec, room: Option<i64>) -> Option<GpuP
         status.gpus.owner += status.gpus.guests.saturating_sub(own);
         status.gpus.guests = own;
         status.gpus.free = status.gpus.free.min(room.unwrap_or(i64::MAX));
+        mask(&mut status.models, own, status.gpus.free);
         status
     });
     Some(GpuPool {
@@ -196,6 +198,21 @@ fn shown(pool: &GpuPool, grant: &HubGrantSpec, room: Option<i64>) -> Option<GpuP
         spec,
         status,
     })
+}
+
+/// Makes the sums by model those of one hub, whose guests hold `own` GPUs and may have `free`. Nobody
+/// says on which models its guests are: where several hubs share a pool of several models, they are
+/// counted on the first by name.
+fn mask(models: &mut [ModelGpus], own: i64, free: i64) {
+    let (mut own, mut free) = (own, free);
+    for of_model in models {
+        let guests = of_model.guests.min(own);
+        own -= guests;
+        of_model.owner += of_model.guests - guests;
+        of_model.guests = guests;
+        of_model.free = of_model.free.min(free);
+        free -= of_model.free;
+    }
 }
 
 enum Written {
@@ -304,11 +321,19 @@ mod tests {
             HubGpus { hub_id: "hub".into(), gpus: 4 },
             HubGpus { hub_id: "other".into(), gpus: 20 },
         ];
+        let of_model = |model: &str, owner, guests, free| {
+            let model = model.to_owned();
+            ModelGpus { model, offered: 32, owner, guests, free }
+        };
+        status.models = vec![of_model("A100", 8, 2, 22), of_model("H100", 0, 22, 10)];
         let seen = |room| shown(&pool, &grant(), room).unwrap().status.unwrap();
         let all = seen(None);
         assert_eq!(all.gpus, PoolGpus { offered: 64, owner: 28, guests: 4, free: 32 });
         assert!(all.hubs.is_empty());
-        assert_eq!(seen(Some(6)).gpus.free, 6);
+        assert_eq!(all.models, [of_model("A100", 8, 2, 22), of_model("H100", 20, 2, 10)]);
+        let little = seen(Some(6));
+        assert_eq!(little.gpus.free, 6);
+        assert_eq!(little.models.iter().map(|model| model.free).sum::<i64>(), 6);
     }
 
     #[test]

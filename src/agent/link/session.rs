@@ -22,7 +22,7 @@ pub(super) async fn serve(link: &Link) {
         Ok(tokens) => tokens,
         Err(error) => {
             // Only a change of the grant's spec helps, and that starts another task.
-            link.record.show(&Standing::new("Misconfigured", chain(&error))).await;
+            link.show(&Standing::new("Misconfigured", chain(&error))).await;
             return;
         }
     };
@@ -31,7 +31,7 @@ pub(super) async fn serve(link: &Link) {
             Ok(outcome) => outcome,
             Err(error) => (standing(&error), UNREACHABLE),
         };
-        link.record.show(&standing).await;
+        link.show(&standing).await;
         tokio::time::sleep(pause).await;
     }
 }

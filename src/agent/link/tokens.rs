@@ -52,8 +52,8 @@ pub(super) struct Tokens {
 impl Tokens {
     pub(super) fn new(link: &Link) -> Result<Self, Error> {
         let (renew, agent) = (Token::default(), Token::default());
-        let renewing = connect(&link.grant.spec, &renew)?;
-        let working = connect(&link.grant.spec, &agent)?;
+        let renewing = connect(&link.grant.spec, &renew, link.figures.requests())?;
+        let working = connect(&link.grant.spec, &agent, link.figures.requests())?;
         Ok(Self { renew, agent, renewing, working })
     }
 
@@ -66,6 +66,7 @@ impl Tokens {
     pub(super) async fn fetch_agent(&self, link: &Link) -> Result<Duration, Error> {
         let granted = request(&self.renewing, link, "agent", AGENT_SECONDS).await?;
         self.agent.set(&granted.token);
+        link.figures.granted(&link.grant.name, "agent", granted.life);
         Ok(granted.life)
     }
 
@@ -74,6 +75,7 @@ impl Tokens {
         let granted = request(&self.renewing, link, "renew", RENEW_SECONDS).await?;
         store(link, &granted.token).await?;
         self.renew.set(&granted.token);
+        link.figures.granted(&link.grant.name, "renew", granted.life);
         let expires = granted.expires;
         link.record.change(|status| status.renewal_expires = Some(expires.clone())).await?;
         Ok(granted.life)

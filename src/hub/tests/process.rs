@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::server::{News, Server, Store};
 use crate::cluster::Seen;
 use crate::hub::facts::Event;
+use crate::hub::observe::Figures;
 use crate::hub::rounds::{Identity, Now};
 use crate::hub::work::Hand;
 use crate::hub::{Loop, WRITES};
@@ -57,6 +58,7 @@ pub(super) struct Hub {
     pub(super) number: usize,
     pub(super) inner: Loop,
     pub(super) events: mpsc::Receiver<Event>,
+    pub(super) registry: prometheus::Registry,
 }
 
 impl Hub {
@@ -67,8 +69,11 @@ impl Hub {
         let (answers, events) = mpsc::channel(4096);
         let hand = Hand { client: server.client(number), answers };
         let identity = Identity { id: "hub".into(), incarnation: 1 };
-        let metrics = crate::metrics::Hub::new(&prometheus::Registry::new());
-        let mut inner = Loop::new(identity, hand, std::sync::Arc::default(), metrics);
+        let process = crate::metrics::Process::new("hub");
+        let metrics = crate::metrics::Hub::new(&process.registry);
+        let registry = process.registry;
+        let figures = Figures::new(metrics, process.common);
+        let mut inner = Loop::new(identity, hand, std::sync::Arc::default(), figures);
         for plural in WATCHED {
             let objects = server.store().all(plural).into_iter().map(Seen::Object);
             let list = std::iter::once(Seen::Listing).chain(objects).chain([Seen::Listed]);
@@ -78,7 +83,7 @@ impl Hub {
         }
         assert_eq!(inner.state.closed_gates(), Vec::<&str>::new());
         inner.begin(now.instant);
-        Self { number, inner, events }
+        Self { number, inner, events, registry }
     }
 
     /// Takes in one thing that its watches bring: of several of a kind the oldest.

@@ -26,7 +26,7 @@ fn lent(free: &[u32]) -> Lent {
 }
 
 const NOBODY: &BTreeMap<String, i64> = &BTreeMap::new();
-const HELD: Held = Held { hubs: NOBODY, reclaimed: 0, entered: 0 };
+const HELD: Held = Held { hubs: NOBODY, reclaimed: 0, entered: 0, models: NOBODY };
 
 fn held_by(hub: &str, gpus: i64) -> BTreeMap<String, i64> {
     BTreeMap::from([(hub.to_owned(), gpus)])
@@ -109,4 +109,38 @@ fn conditions_say_what_holds_the_pool_back() {
     let found = said(&open, &some, HELD);
     assert!(found[1].1.ends_with("2 NotReady"), "{found:?}");
     assert_eq!(types(found), "Ready Degraded");
+}
+
+#[test]
+fn sums_by_model_add_up_to_those_of_the_pool() {
+    let mut mixed = lent(&[8, 2]);
+    mixed.slots[1].model = "H100".into();
+    let by_model = |status: &GpuPoolStatus| {
+        let all = status.models.iter().map(|one| (one.model.clone(), one.states()));
+        all.map(|(model, states)| (model, states.map(|(_, gpus)| gpus))).collect::<Vec<_>>()
+    };
+    let guests = held_by("hub", 4);
+    let models = BTreeMap::from([("H100".to_owned(), 4)]);
+    let held = Held { hubs: &guests, models: &models, ..HELD };
+    let open = status(&pool(json!({})), &mixed, held, 1, at()).unwrap();
+    let want = [("A100".to_owned(), [8, 0, 0, 8]), ("H100".to_owned(), [8, 6, 4, 2])];
+    assert_eq!(by_model(&open), want);
+    let capped = status(&pool(json!({"maxGpus": 13})), &mixed, held, 1, at()).unwrap();
+    let want = [("A100".to_owned(), [8, 0, 0, 8]), ("H100".to_owned(), [5, 6, 4, 1])];
+    assert_eq!(by_model(&capped), want, "{:?}", capped.gpus);
+    assert_eq!((capped.gpus.offered, capped.gpus.free), (13, 9));
+}
+
+#[test]
+fn definitions_that_drop_the_newest_parts_do_not_make_it_write_for_ever() {
+    let mut pool = pool(json!({}));
+    let guests = held_by("hub", 4);
+    let models = BTreeMap::from([("A100".to_owned(), 4)]);
+    let held = Held { hubs: &guests, models: &models, ..HELD };
+    let mut stored = status(&pool, &lent(&[8]), held, 7, at()).unwrap();
+    stored.models.clear();
+    stored.hubs.clear();
+    pool.status = Some(stored);
+    assert_eq!(status(&pool, &lent(&[8]), held, 8, at()), None);
+    assert!(status(&pool, &lent(&[7]), held, 8, at()).is_some(), "what changed is written");
 }
