@@ -225,12 +225,8 @@ async fn the_guest(federation: &Federation, uid: &str) -> Option<String> {
     pods[0].uid()
 }
 
-async fn removed_with_guests_and_without_pools(federation: &Federation) {
-    let [hub, member] = sides(federation, "helm");
-    let admin = &member.cluster.admin;
-    member.uninstall(leave_hook(federation, member.cluster)).await;
-    federation.members["one"].agent().process.kill().await.unwrap();
-    let namespaces: Api<Namespace> = Api::all(admin.clone());
+async fn the_guests_namespace_goes(member: &Helm<'_>) {
+    let namespaces: Api<Namespace> = Api::all(member.cluster.admin.clone());
     eventually("the guests' namespace goes", SOON, async || {
         match namespaces.get_opt(GUEST_NAMESPACE).await {
             Ok(None) => Ok(()),
@@ -238,6 +234,14 @@ async fn removed_with_guests_and_without_pools(federation: &Federation) {
         }
     })
     .await;
+}
+
+async fn removed_with_guests_and_without_pools(federation: &Federation) {
+    let [hub, member] = sides(federation, "helm");
+    let admin = &member.cluster.admin;
+    member.uninstall(leave_hook(federation, member.cluster)).await;
+    federation.members["one"].agent().process.kill().await.unwrap();
+    the_guests_namespace_goes(&member).await;
     let everywhere: Api<Pod> = Api::namespaced(admin.clone(), GUEST_NAMESPACE);
     assert!(everywhere.list(&ListParams::default()).await.unwrap().items.is_empty());
     let pools: Api<GpuPool> = Api::namespaced(admin.clone(), SYSTEM_NAMESPACE);
@@ -261,6 +265,7 @@ async fn removed_with_guests_and_without_pools(federation: &Federation) {
 async fn the_jobs_are_still_there_and_all_goes_again(federation: &Federation, charts: &Path) {
     let [hub, member] = sides(federation, "helm4");
     member.uninstall(leave_hook(federation, member.cluster)).await;
+    the_guests_namespace_goes(&member).await;
     hub.uninstall(async {}).await;
     let pools: Api<GpuPool> = Api::namespaced(member.cluster.admin.clone(), SYSTEM_NAMESPACE);
     pools.get("a100").await.expect("the owner's pools stay");
