@@ -9,6 +9,7 @@ CONTROLPLANE := target/controlplane
 DENY_VERSION := 0.20.2
 DENY := target/tools/bin/cargo-deny
 PROMETHEUS := target/tools/prometheus
+PYTHON := target/tools/python/bin/python
 KEEP ?=
 # Debian's packages that a build or a run needs: program:package.
 NEEDS := cc:gcc setpriv:util-linux jq:jq runc:runc
@@ -39,8 +40,19 @@ e2e: setup build charts alerts ## Tests on real control planes
 	RUST_BACKTRACE=0 cargo test --locked --test e2e -- --test-threads=1 $(TESTS)
 
 .PHONY: charts
-charts: setup # plain manifests are what the charts render
+charts: setup python ## Checks the charts: lint, schemas of Kubernetes 1.30 to 1.36, tables, plain manifests
 	HELM=$(CONTROLPLANE)/helm deploy/render.sh --check
+	HELMS="$(CONTROLPLANE)/helm $(CONTROLPLANE)/helm4" $(PYTHON) deploy/check.py
+
+.PHONY: python
+python: target/tools/python.stamp
+
+target/tools/python.stamp: deploy/requirements.txt
+	python3 -c 'import ensurepip' 2>/dev/null || { apt-get update -q && apt-get install -qy python3-venv; }
+	rm -rf target/tools/python
+	python3 -m venv target/tools/python
+	target/tools/python/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	touch $@
 
 .PHONY: alerts
 alerts: setup $(PROMETHEUS)/promtool ## Checks alerts with promtool, and dashboards against a JSON Schema
@@ -106,5 +118,11 @@ generate: ## Writes crds/, the charts' copies and the generated policies
 	IDLEWILD_UPDATE=1 cargo test --locked --lib -- api::
 
 .PHONY: deploy
-deploy: setup ## Renders the plain manifests in deploy/ from the charts
+deploy: setup python ## Renders the plain manifests in deploy/ from the charts, and the tables of their READMEs
 	HELM=$(CONTROLPLANE)/helm deploy/render.sh
+	HELMS=$(CONTROLPLANE)/helm $(PYTHON) deploy/check.py --update
+
+.PHONY: release
+release: setup ## Packs the charts into e2e/released/, which upgrades are tested from: after a release
+	rm -f e2e/released/*.tgz
+	$(CONTROLPLANE)/helm package --destination e2e/released charts/idlewild-hub charts/idlewild-member

@@ -43,4 +43,6 @@ render idlewild-hub deploy/hub.yaml \
   --set hub.incarnation=null    # applying again must not lower the hub's own number
 
 render idlewild-member deploy/member.yaml \
-"#   kubectl apply --server-side -f deploy/member.yaml"
+"#   kubectl apply --server-side -f deploy/member.yaml
+# Before you delete it: kubectl idlewild leave --all-hubs" \
+  --set leaveOnUninstall=false    # a hook of Helm's; kubectl would run it at once

@@ -6,9 +6,11 @@
 
 mod bench;
 mod budget;
+mod charts;
 mod faults;
 mod guides;
 mod harness;
+mod helm;
 mod hubs;
 mod image;
 mod jobs;

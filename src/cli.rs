@@ -40,7 +40,7 @@ pub enum Verb {
     Sandbox(SandboxArgs),
     /// Prints the custom resource definitions.
     ///
-    /// Example: idlewild crds --side hub | kubectl apply --server-side -f -
+    /// Example: idlewild crds --side hub | kubectl apply --server-side --force-conflicts -f -
     Crds(CrdsArgs),
     /// Invites a cluster to lend to this hub; prints what its owner applies.
     ///

@@ -40,3 +40,4 @@ for binary in kube-apiserver kube-scheduler kube-controller-manager kubectl; do
 done
 build kwok sigs.k8s.io/kwok/cmd/kwok kwok
 build helm helm.sh/helm/v3/cmd/helm helm
+build helm4 helm.sh/helm/v4/cmd/helm helm4

@@ -37,7 +37,7 @@ pub use accounts::{
     OPERATOR, OWNER, OWNER_NAMESPACE, USER, USER_NAMESPACES, kubeconfig_of_service_account,
 };
 pub use certificates::{Authority, Pair};
-pub use charts::install;
+pub use charts::{helm, install};
 pub use controlplane::ControlPlane;
 pub use demo::{Demo, Verdict, demo};
 pub use error::Error;

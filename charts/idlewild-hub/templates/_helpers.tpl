@@ -1,7 +1,14 @@
-{{- define "idlewild-hub.namespace" -}}
-{{- if ne .Release.Namespace "idlewild-system" -}}
-{{- fail "idlewild-hub must be installed in the namespace idlewild-system, since invitations and roles name it; add -n idlewild-system --create-namespace" -}}
+{{- /* --reuse-values takes the values of the old chart alone, without what the new one added. */ -}}
+{{- define "idlewild-hub.complete" -}}
+{{- range list "crds" "metrics" "networkPolicy" "podLabels" -}}
+{{- if not (hasKey $.Values .) -}}
+{{- fail (printf "%s in the values is missing: use --reset-then-reuse-values instead of --reuse-values" .) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "idlewild-hub.namespace" -}}
+{{- include "idlewild-hub.complete" . -}}
 {{- .Release.Namespace -}}
 {{- end -}}
 

@@ -1,7 +1,14 @@
-{{- define "idlewild-member.namespace" -}}
-{{- if ne .Release.Namespace "idlewild-system" -}}
-{{- fail "idlewild-member must be installed in the namespace idlewild-system, since invitations and roles name it; add -n idlewild-system --create-namespace" -}}
+{{- /* --reuse-values takes the values of the old chart alone, without what the new one added. */ -}}
+{{- define "idlewild-member.complete" -}}
+{{- range list "crds" "metrics" "networkPolicy" "podLabels" -}}
+{{- if not (hasKey $.Values .) -}}
+{{- fail (printf "%s in the values is missing: use --reset-then-reuse-values instead of --reuse-values" .) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "idlewild-member.namespace" -}}
+{{- include "idlewild-member.complete" . -}}
 {{- .Release.Namespace -}}
 {{- end -}}
 
@@ -19,5 +26,15 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
 {{- else -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{- define "idlewild-member.proxy" -}}
+{{- if .Values.proxy.httpsProxy -}}
+# The way to hubs; this cluster's API server is reached without it.
+- name: HTTPS_PROXY
+  value: {{ .Values.proxy.httpsProxy | quote }}
+- name: NO_PROXY
+  value: {{ printf "$(KUBERNETES_SERVICE_HOST),%s" .Values.proxy.noProxy | quote }}
 {{- end -}}
 {{- end -}}
