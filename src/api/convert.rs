@@ -19,6 +19,7 @@ use crate::engine::model::{
     Epoch, Free, LabelRule, ModelChoice, PodNeed, Pool, Request, Shape, Taint, Toleration,
 };
 
+pub mod explanation;
 pub mod record;
 
 /// Characters of a member's message that are kept.
