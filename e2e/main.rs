@@ -6,6 +6,7 @@
 
 mod bench;
 mod budget;
+mod explain;
 mod faults;
 mod guides;
 mod harness;

@@ -1,8 +1,11 @@
 //! One file for each verb of `kubectl idlewild`.
 
 pub mod accept;
+pub mod explain;
 pub mod invite;
 pub mod leave;
+pub mod table;
+pub mod top;
 
 use std::io::{ErrorKind, Write};
 

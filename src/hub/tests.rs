@@ -4,6 +4,7 @@ use serde_json::json;
 
 mod crashing;
 mod ending;
+mod explaining;
 mod leaders;
 mod leaving;
 mod member;

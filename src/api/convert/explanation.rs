@@ -65,12 +65,12 @@ pub fn explanation(seen: &Seen<'_>) -> GpuJobExplanation {
 /// The sentence that matters most now: why it waits, how it ended, or where it is.
 fn message(seen: &Seen<'_>) -> String {
     let told = [reasons::FINISHED, reasons::FAILURE_TARGET, reasons::SUSPENDED];
-    let held = |type_: &&str| conditions::is_true(&seen.status.conditions, type_);
+    let held = |type_: &str| conditions::is_true(&seen.status.conditions, type_);
     let of = |type_: &str| {
         let found = conditions::find(&seen.status.conditions, type_);
         found.map(|condition| condition.message.clone())
     };
-    let ended = told.iter().find(held).and_then(|type_| of(type_));
+    let ended = told.iter().find(|type_| held(type_)).and_then(|type_| of(type_));
     let placed = seen.outlook.is_some_and(|outlook| !outlook.placements.is_empty());
     let next = placed.then(|| "the next round places it".to_owned());
     ended.or_else(|| seen.said.clone()).or(next).or_else(|| of(reasons::PLACED)).unwrap_or_default()

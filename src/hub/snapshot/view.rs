@@ -33,7 +33,6 @@ pub struct View {
 
 impl View {
     /// A view of the hub behind `client`, and what feeds it, which must run beside it.
-    #[must_use]
     pub fn open(client: &Client) -> (Self, impl Future<Output = ()> + use<>) {
         let (sender, events) = mpsc::channel(4096);
         (Self::of(events), watching::for_rounds(client, &sender))

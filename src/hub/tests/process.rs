@@ -51,6 +51,17 @@ fn event(plural: &str, seen: Seen<Value>) -> Option<Event> {
     })
 }
 
+/// Tells everything that is stored, as the lists of watches do.
+pub(super) fn list(server: &Server, mut take: impl FnMut(Event)) {
+    for plural in WATCHED {
+        let objects = server.store().all(plural).into_iter().map(Seen::Object);
+        let list = std::iter::once(Seen::Listing).chain(objects).chain([Seen::Listed]);
+        for seen in list {
+            take(event(plural, seen).unwrap());
+        }
+    }
+}
+
 /// One hub process.
 pub(super) struct Hub {
     /// Its number, as a client and as a watcher.
@@ -69,13 +80,7 @@ impl Hub {
         let identity = Identity { id: "hub".into(), incarnation: 1 };
         let metrics = crate::metrics::Hub::new(&prometheus::Registry::new());
         let mut inner = Loop::new(identity, hand, std::sync::Arc::default(), metrics);
-        for plural in WATCHED {
-            let objects = server.store().all(plural).into_iter().map(Seen::Object);
-            let list = std::iter::once(Seen::Listing).chain(objects).chain([Seen::Listed]);
-            for seen in list {
-                inner.state.take(event(plural, seen).unwrap(), now.instant);
-            }
-        }
+        list(server, |event| inner.state.take(event, now.instant));
         assert_eq!(inner.state.closed_gates(), Vec::<&str>::new());
         inner.begin(now.instant);
         Self { number, inner, events }
