@@ -193,7 +193,7 @@ fn pools(pools: &[PoolAnswer], listed: usize, colour: Colour) -> Vec<String> {
 }
 
 fn changes(changes: &[HelpfulChange], colour: Colour) -> Vec<String> {
-    let mut lines = vec![colour.paint(Tone::Head, "WHAT WOULD HELP (one of these)")];
+    let mut lines = vec![colour.paint(Tone::Head, "WHAT WOULD HELP (a job with one of these)")];
     for HelpfulChange { change, effect, pools } in changes {
         let when = match effect {
             Effect::Now => "fits now",
@@ -252,7 +252,7 @@ mod tests {
                 "b        y      TooFewFreeGpus: too few free GPUs per node (need 8 on 1 node)",
                 "and 1 more; -o wide shows them",
                 "",
-                "WHAT WOULD HELP (one of these)",
+                "WHAT WOULD HELP (a job with one of these)",
                 "  gpu.count of at most 4: fits now on b/y, b/z, c/x and 1 more",
             ]
         );
