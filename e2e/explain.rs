@@ -293,6 +293,13 @@ async fn top_shows_pools_and_queues(federation: &Federation) {
 async fn a_gateway_that_is_gone_is_named(federation: &Federation) {
     let (hub, gateway) = (&federation.hub.cluster, federation.hub.gateway());
     let page = get(&gateway.service.address, "/metrics").await.unwrap().1;
+    let value = |name: &str| metric(&page, name, &[]);
+    println!(
+        "gateway: {:.1} MiB resident, {:.1} ms for an explanation",
+        value("process_resident_memory_bytes") / f64::from(1 << 20),
+        1000.0 * value("idlewild_gateway_explain_seconds_sum")
+            / value("idlewild_gateway_explain_seconds_count"),
+    );
     for code in ["200", "403", "404"] {
         let labels = [("subresource", "explain"), ("code", code)];
         assert!(metric(&page, "idlewild_gateway_requests_total", &labels) > 0.0, "{code}: {page}");

@@ -23,6 +23,9 @@ use crate::engine::outlook::outlook;
 /// A snapshot is good for so long while nothing changes: members fall silent by time alone.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
+/// Jobs that are gone are forgotten once there are so many.
+const FORGOTTEN: usize = 512;
+
 /// All that rounds depend on, as it is now.
 #[derive(Debug)]
 pub struct View {
@@ -59,8 +62,19 @@ impl View {
     }
 
     pub(in crate::hub) fn take(&mut self, event: Event, now: Instant) {
-        self.state.take(event, now);
+        let state = &mut self.state;
+        state.take(event, now);
         self.facts = None;
+        // Nobody may ask for weeks: jobs that came and went meanwhile are nothing to look at.
+        if state.dirty.len() > 2 * (state.jobs.len() + FORGOTTEN) {
+            state.dirty.retain(|id| state.keys.contains_key(id));
+        }
+    }
+
+    /// Jobs that are to be looked at when somebody asks.
+    #[cfg(test)]
+    pub(in crate::hub) fn backlog(&self) -> usize {
+        self.state.dirty.len()
     }
 
     /// What a round would say of a job now; `None` if there is no such job.

@@ -3,11 +3,14 @@
 use serde_json::json;
 
 use super::member::Mood;
+use super::objects::job;
 use super::process::list;
 use super::world::World;
-use crate::api::GpuJobExplanation;
 use crate::api::explanation::Position;
 use crate::api::gpujob::Phase;
+use crate::api::{GpuJob, GpuJobExplanation};
+use crate::cluster::Seen;
+use crate::hub::facts::Event;
 use crate::hub::snapshot::View;
 
 fn view(world: &World) -> View {
@@ -153,4 +156,19 @@ async fn a_view_that_stays_open_says_what_a_new_one_says() {
     let last = explain(&mut open, &world, "job-3");
     assert_eq!(last.queue.position, Some(Position { place: 1, of: 1 }));
     assert_eq!(open.explain_at(("team".into(), "job-2".into()), world.now), None);
+}
+
+#[tokio::test]
+async fn jobs_that_come_and_go_while_nobody_asks_leave_nothing_behind() {
+    let world = World::new(&[("north", 2)]).await;
+    let mut view = view(&world);
+    for n in 0..5000 {
+        let mut job = job(1);
+        job["metadata"] = json!({"name": format!("job-{n}"), "namespace": "team",
+            "uid": format!("uid-{n}"), "resourceVersion": n.to_string()});
+        let job: GpuJob = serde_json::from_value(job).unwrap();
+        view.take(Event::Job(Seen::Object(job.clone())), world.now.instant);
+        view.take(Event::Job(Seen::Gone(job)), world.now.instant);
+    }
+    assert!(view.backlog() <= 1100, "{}", view.backlog());
 }
