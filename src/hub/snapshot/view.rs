@@ -32,6 +32,7 @@ pub struct View {
     state: State,
     events: mpsc::Receiver<Event>,
     facts: Option<(Instant, Snapshot)>,
+    begun: bool,
 }
 
 impl View {
@@ -42,7 +43,7 @@ impl View {
     }
 
     pub(in crate::hub) fn of(events: mpsc::Receiver<Event>) -> Self {
-        Self { state: State::default(), events, facts: None }
+        Self { state: State::default(), events, facts: None, begun: false }
     }
 
     /// What has not been listed yet: until there is nothing left, nothing can be said.
@@ -114,6 +115,10 @@ impl View {
             return;
         }
         let state = &mut self.state;
+        // Heartbeats may have been listed before the members, whose status says how long they lacked.
+        if !std::mem::replace(&mut self.begun, true) {
+            state.recall_silence();
+        }
         let mut looked = std::mem::take(&mut state.dirty);
         let due = state.notes.iter().filter(|(_, notes)| {
             !notes.bars.is_empty() || notes.due.is_some_and(|due| due <= now.instant)
