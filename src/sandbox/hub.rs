@@ -73,7 +73,7 @@ impl Hub {
             Ok(service)
         };
         let step = format!("{name}: gateway ready");
-        let gateway = Gateway::start(&name, &settings.idlewild, cluster, site);
+        let gateway = Box::pin(Gateway::start(&name, &settings.idlewild, cluster, site));
         let gateway = site.timeline.step(&step, gateway);
         let (service, gateway) = try_join(controller, gateway).await?;
         self.controllers.push(service);
