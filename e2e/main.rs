@@ -7,6 +7,7 @@
 mod bench;
 mod budget;
 mod charts;
+mod explain;
 mod faults;
 mod guides;
 mod harness;

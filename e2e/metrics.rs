@@ -7,7 +7,7 @@ use std::time::Duration;
 use idlewild::api::gpujob::Phase;
 use idlewild::api::{GpuJob, GpuPool};
 use idlewild::sandbox::{
-    Federation, Member, MemberSettings, OWNER, Process, Program, Service, free_port, get, run,
+    Federation, Member, MemberSettings, OWNER, Process, Program, Service, USER, free_port, get, run,
 };
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -44,7 +44,8 @@ impl Prometheus {
             let addresses: Vec<_> = services.iter().map(|one| one.address.clone()).collect();
             json!([{ "targets": addresses }])
         };
-        let hub = targets(federation.hub.controllers.iter().collect());
+        let gateway = std::iter::once(&federation.hub.gateway().service);
+        let hub = targets(federation.hub.controllers.iter().chain(gateway).collect());
         let agents = targets(federation.members.values().map(Member::agent).collect());
         let config = json!({
             "global": { "scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "2s" },
@@ -170,8 +171,8 @@ fn every_panel_has_data_and_a_silent_member_raises_its_alert() {
         let prometheus = Prometheus::start(federation).await;
         eventually("hub and agents are scraped before anything happens", SOON, async || {
             match prometheus.series("up == 1").await? {
-                4 => Ok(()),
-                some => Err(format!("{some} of 4 targets")),
+                5 => Ok(()),
+                some => Err(format!("{some} of 5 targets")),
             }
         })
         .await;
@@ -189,6 +190,10 @@ fn every_panel_has_data_and_a_silent_member_raises_its_alert() {
         let queries = queries();
         assert!(queries.len() > 50, "{}", queries.len());
         eventually("every panel has data", SOON, async || {
+            let question =
+                "/apis/gateway.idlewild.dev/v1alpha1/namespaces/team-a/gpujobs/must-go/explain";
+            let asked = federation.hub.cluster.kubectl(USER, &["get", "--raw", question], "").await;
+            asked.map_err(|error| error.to_string())?;
             let mut empty = Vec::new();
             for (title, query) in &queries {
                 match prometheus.series(query).await {

@@ -1,5 +1,6 @@
 //! Flags and environment, to typed settings; the only reader of the environment.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cluster::Access;
+use crate::commands::table::{Colour, Format};
 
 /// Idlewild federates idle GPU clusters, owners first.
 ///
@@ -34,6 +36,10 @@ pub enum Verb {
     ///
     /// Example: idlewild agent --namespace idlewild-system
     Agent(AgentArgs),
+    /// Runs the gateway beside a hub: what users ask through the hub's API server.
+    ///
+    /// Example: idlewild gateway --namespace idlewild-system
+    Gateway(GatewayArgs),
     /// Starts a hub and members on this machine, as real control planes.
     ///
     /// Example: idlewild sandbox up --members 3
@@ -50,6 +56,16 @@ pub enum Verb {
     ///
     /// Example: kubectl idlewild accept uni-north --jurisdictions EU
     Accept(AcceptArgs),
+    /// Shows why a job waits: its place in the queue, what every pool says, and what would help.
+    ///
+    /// Example: kubectl idlewild explain finetune-7b -n team-a
+    #[command(after_help = EXPLAIN_CODES)]
+    Explain(ExplainArgs),
+    /// Shows pools and their GPUs, or queues.
+    ///
+    /// Example: kubectl idlewild top pools -o wide
+    #[command(after_help = TOP_CODES)]
+    Top(TopArgs),
     /// Cordons a member: nothing new is placed there, what runs goes on.
     ///
     /// Example: kubectl idlewild cordon uni-north
@@ -72,6 +88,15 @@ pub enum Verb {
     /// kubectl idlewild leave --hub hub.example.org
     Leave(LeaveArgs),
 }
+
+const EXPLAIN_CODES: &str = "Exit codes:
+  0  the job is explained, whatever there is to say of it
+  1  it is not: no such job, no right to see it, no gateway, or the hub does not answer
+  2  the flags make no sense";
+const TOP_CODES: &str = "Exit codes:
+  0  everything is shown, also if there is nothing
+  1  it is not: no right to list it, or the hub does not answer
+  2  the flags make no sense";
 
 /// Which cluster to talk to.
 #[derive(Args, Clone, Debug, Default)]
@@ -142,6 +167,30 @@ pub struct AgentArgs {
 }
 
 impl AgentArgs {
+    /// Which cluster.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access.access()
+    }
+}
+
+/// Flags of `gateway`.
+#[derive(Args, Debug)]
+pub struct GatewayArgs {
+    #[command(flatten)]
+    access: AccessArgs,
+    /// Namespace of the hub.
+    #[arg(long, default_value = crate::api::SYSTEM_NAMESPACE)]
+    pub namespace: String,
+    /// Where /metrics, /livez and /readyz are served.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Where the hub's API server reaches it, with TLS on both sides.
+    #[arg(long, default_value = "0.0.0.0:8443")]
+    pub secure_listen: SocketAddr,
+}
+
+impl GatewayArgs {
     /// Which cluster.
     #[must_use]
     pub fn access(&self) -> Access {
@@ -259,6 +308,73 @@ impl DrainArgs {
     #[must_use]
     pub fn patience(&self) -> Duration {
         Duration::from_secs(self.timeout)
+    }
+}
+
+/// Flags of `explain`.
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    #[command(flatten)]
+    pub access: AccessArgs,
+    /// The job.
+    #[arg(value_name = "JOB")]
+    pub name: String,
+    /// Its namespace; default: that of the kubeconfig's context.
+    #[arg(long, short)]
+    pub namespace: Option<String>,
+    /// How to print it; default: for reading. `wide` also shows every pool of a long list.
+    #[arg(long, short, value_enum)]
+    pub output: Option<OutputArg>,
+}
+
+/// Flags of `top`.
+#[derive(Args, Debug)]
+pub struct TopArgs {
+    #[command(flatten)]
+    pub access: AccessArgs,
+    /// What to show.
+    #[arg(value_enum, default_value_t = TopOf::Pools)]
+    pub of: TopOf,
+    /// How to print it; default: a table. `wide` has more columns.
+    #[arg(long, short, value_enum)]
+    pub output: Option<OutputArg>,
+}
+
+/// What `top` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TopOf {
+    /// Pools and their GPUs.
+    Pools,
+    /// Queues, their quotas and jobs.
+    Queues,
+}
+
+/// How something is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputArg {
+    /// With more columns.
+    Wide,
+    /// As JSON.
+    Json,
+    /// As YAML.
+    Yaml,
+}
+
+impl OutputArg {
+    /// The format that was asked for; text is coloured on a terminal unless `NO_COLOR` is set.
+    #[must_use]
+    pub fn format(asked: Option<Self>) -> Format {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let colour = match !plain && std::io::stdout().is_terminal() {
+            true => Colour::On,
+            false => Colour::Off,
+        };
+        match asked {
+            None => Format::Text(colour),
+            Some(Self::Wide) => Format::Wide(colour),
+            Some(Self::Json) => Format::Json,
+            Some(Self::Yaml) => Format::Yaml,
+        }
     }
 }
 

@@ -50,6 +50,7 @@ fn the_engine_knows_only_std_and_itself() {
         "crate::cluster",
         "crate::hub",
         "crate::agent",
+        "crate::gateway",
         "crate::sandbox",
         "kube::",
         "k8s_openapi",
@@ -78,7 +79,12 @@ fn the_api_holds_no_client() {
 
 #[test]
 fn only_convert_joins_api_and_engine() {
-    let except = ["api/convert.rs", "api/convert/record.rs", "api/convert/taints.rs"];
+    let except = [
+        "api/convert.rs",
+        "api/convert/record.rs",
+        "api/convert/taints.rs",
+        "api/convert/explanation.rs",
+    ];
     forbid(&["api/"], &["crate::engine"], &except, "convert is the only door");
 }
 
@@ -95,6 +101,28 @@ fn hub_and_agent_meet_in_the_api_only() {
 }
 
 #[test]
+fn the_gateway_sees_the_hub_through_its_snapshots_alone() {
+    let words =
+        ["crate::agent", "crate::engine", "crate::sandbox", "crate::commands", "super::super"];
+    forbid(&["gateway/"], &words, &[], "gateway");
+    // Whatever else of the hub is named, in a path of its own or within braces.
+    let door = "use crate::hub::snapshot::View;";
+    let other = |(name, text): &(String, String)| {
+        let hub = text.replace(door, "").contains("hub::");
+        (name.starts_with("gateway/") && hub).then(|| name.clone())
+    };
+    let others: Vec<_> = sources().iter().filter_map(other).collect();
+    assert!(others.is_empty(), "{others:?} know more of the hub than its door");
+    let users = |(name, text): &(String, String)| {
+        let inside = name.starts_with("hub/") || name.starts_with("gateway/");
+        (!inside && text.contains("hub::snapshot")).then(|| name.clone())
+    };
+    let users: Vec<_> = sources().iter().filter_map(users).collect();
+    assert!(users.is_empty(), "the door is the gateway's alone: {users:?}");
+    forbid(&["hub/", "agent/", "commands/"], &["crate::gateway"], &[], "nobody needs the gateway");
+}
+
+#[test]
 fn link_and_executor_meet_in_objects_only() {
     forbid(&["agent/link"], &["agent::executor", "super::executor", "Api<Pod>"], &[], "link");
     forbid(
@@ -108,22 +136,30 @@ fn link_and_executor_meet_in_objects_only() {
 #[test]
 fn commands_and_sandbox_use_what_a_user_has() {
     forbid(&["commands/"], &["crate::hub", "crate::agent", "crate::sandbox"], &[], "commands");
-    let words = ["crate::hub", "crate::agent", "crate::engine", "crate::commands"];
+    let words =
+        ["crate::hub", "crate::agent", "crate::engine", "crate::commands", "crate::gateway"];
     forbid(&["sandbox/"], &words, &[], "the sandbox runs the binary, it does not link into it");
 }
 
 #[test]
 fn only_the_command_line_reads_the_environment() {
-    let folders = ["agent/", "api/", "cluster/", "commands/", "engine/", "hub/", "sandbox/"];
+    let folders =
+        ["agent/", "api/", "cluster/", "commands/", "engine/", "gateway/", "hub/", "sandbox/"];
     let words = ["env::var", "env::args", "set_var"];
     forbid(&folders, &words, &[], "settings come as values");
 }
 
 #[test]
-fn only_the_roots_of_hub_and_agent_spawn_tasks() {
-    let except = ["hub/mod.rs", "agent/mod.rs", "agent/link/mod.rs", "agent/executor/mod.rs"];
+fn only_the_roots_of_hub_agent_and_gateway_spawn_tasks() {
+    let except = [
+        "gateway/mod.rs",
+        "hub/mod.rs",
+        "agent/mod.rs",
+        "agent/link/mod.rs",
+        "agent/executor/mod.rs",
+    ];
     let words = ["tokio::spawn", ".spawn(", "spawn_local"];
-    forbid(&["hub/", "agent/"], &words, &except, "tasks have one parent");
+    forbid(&["hub/", "agent/", "gateway/"], &words, &except, "tasks have one parent");
 }
 
 #[test]

@@ -33,7 +33,8 @@
 //! | [`cluster`] | talking to any API server: deadlines, watches, election | GPUs |
 //! | [`hub`] | jobs, queues, members, leases: one loop, writes in a fixed order | a member's API |
 //! | [`agent`] | link (hubs) and executor (pods), which meet in objects only | who else lends |
-//! | [`commands`] | what operators type | the hub's insides |
+//! | [`gateway`] | what users ask of the hub through its API server | how the hub knows |
+//! | [`commands`] | what people type | the hub's insides |
 //! | [`sandbox`] | real control planes as local processes | the code it runs |
 //! | [`cli`], [`start`] | flags to settings to running | decisions |
 //! | [`metrics`], [`http`], [`telemetry`] | names of figures, probes, logs | |
@@ -70,6 +71,7 @@ pub mod cli;
 pub mod cluster;
 pub mod commands;
 pub mod engine;
+pub mod gateway;
 pub mod http;
 pub mod hub;
 pub mod metrics;

@@ -124,10 +124,26 @@ family! {
     }
 }
 
+family! {
+    /// What the gateway counts.
+    Gateway {
+        /// Answers of the aggregated API by subresource and status code.
+        requests: IntCounterVec = "idlewild_gateway_requests_total", ["subresource", "code"], &[];
+        /// Time from the question to the explanation of a job.
+        explain_seconds: Histogram = "idlewild_gateway_explain_seconds", [], QUICK;
+    }
+}
+
 /// All metrics of all processes, for the tests and the documents.
 #[must_use]
 pub fn catalogue() -> Vec<&'static Described> {
-    let parts = [Common::CATALOGUE, Hub::CATALOGUE, Executor::CATALOGUE, Link::CATALOGUE];
+    let parts = [
+        Common::CATALOGUE,
+        Hub::CATALOGUE,
+        Executor::CATALOGUE,
+        Link::CATALOGUE,
+        Gateway::CATALOGUE,
+    ];
     parts.into_iter().flatten().chain([&making::UNREADABLE]).collect()
 }
 

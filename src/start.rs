@@ -7,14 +7,14 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::crds::{self, Side};
 use crate::cli::{
-    AcceptArgs, AgentArgs, CrdsArgs, CrdsSide, DrainArgs, HubArgs, InviteArgs, LeaveArgs,
-    SandboxAct, SandboxArgs, Verb,
+    AcceptArgs, AgentArgs, CrdsArgs, CrdsSide, DrainArgs, ExplainArgs, GatewayArgs, HubArgs,
+    InviteArgs, LeaveArgs, OutputArg, SandboxAct, SandboxArgs, TopArgs, TopOf, Verb,
 };
 use crate::cluster::{client, connect, counting};
-use crate::commands::{self, accept, cordon, drain, invite, leave, uncordon};
+use crate::commands::{self, accept, cordon, drain, explain, invite, leave, top, uncordon};
 use crate::metrics::Process;
 use crate::sandbox::{self, MemberSettings};
-use crate::{agent, cluster, hub};
+use crate::{agent, cluster, gateway, hub};
 
 /// What ended a run.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,7 @@ pub async fn run(verb: Verb) -> Result<ExitCode, Error> {
     match verb {
         Verb::Hub(args) => Box::pin(run_hub(args)).await?,
         Verb::Agent(args) => Box::pin(run_agent(args)).await?,
+        Verb::Gateway(args) => Box::pin(run_gateway(args)).await?,
         Verb::Sandbox(args) => return Box::pin(run_sandbox(args)).await,
         Verb::Crds(args) => print_crds(&args)?,
         Verb::Invite(args) => run_invite(args).await?,
@@ -55,6 +56,8 @@ pub async fn run(verb: Verb) -> Result<ExitCode, Error> {
         }
         Verb::Drain(args) => run_drain(args).await?,
         Verb::Leave(args) => run_leave(args).await?,
+        Verb::Explain(args) => run_explain(args).await?,
+        Verb::Top(args) => run_top(args).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -106,16 +109,28 @@ async fn run_agent(args: AgentArgs) -> Result<(), Error> {
     Ok(agent::run(agent::Clients { link, executor }, process, settings, told_to_stop()).await?)
 }
 
+async fn run_gateway(args: GatewayArgs) -> Result<(), Error> {
+    let process = Process::new("gateway");
+    let config = client::config(&args.access()).await?;
+    let client = counting::client(config, process.common.requests("gateway", "hub"))?;
+    let settings = gateway::Settings {
+        namespace: args.namespace,
+        listen: args.listen,
+        secure_listen: args.secure_listen,
+    };
+    Ok(Box::pin(gateway::run(client, process, settings, told_to_stop())).await?)
+}
+
 async fn run_sandbox(args: SandboxArgs) -> Result<ExitCode, Error> {
     let members = MemberSettings::examples(args.members.into());
     let mut settings = sandbox::Settings::new(&args.root, args.dir, members);
     settings.idlewild = std::env::current_exe()?;
     match args.act {
-        SandboxAct::Up => sandbox::up(&settings).await?,
+        SandboxAct::Up => Box::pin(sandbox::up(&settings)).await?,
         SandboxAct::Demo { keep } => {
             let samples = args.root.join("deploy/samples");
             let demo = sandbox::Demo { sandbox: settings, samples, keep };
-            if sandbox::demo(&demo).await? != sandbox::Verdict::AsExpected {
+            if Box::pin(sandbox::demo(&demo)).await? != sandbox::Verdict::AsExpected {
                 return Ok(ExitCode::FAILURE);
             }
         }
@@ -160,6 +175,26 @@ async fn run_drain(args: DrainArgs) -> Result<(), Error> {
     let timeout = args.patience();
     let draining = drain::Drain { name: args.name, timeout };
     Ok(drain::run(client, draining, &mut stdout() as &mut dyn Write).await?)
+}
+
+async fn run_explain(args: ExplainArgs) -> Result<(), Error> {
+    let config = client::config(&args.access.access()).await?;
+    let namespace = args.namespace.unwrap_or_else(|| config.default_namespace.clone());
+    let asked =
+        explain::Explain { name: args.name, namespace, format: OutputArg::format(args.output) };
+    let client = client::client(config)?;
+    Ok(explain::run(client, asked, &mut stdout() as &mut dyn Write).await?)
+}
+
+async fn run_top(args: TopArgs) -> Result<(), Error> {
+    let client = connect(&args.access.access()).await?;
+    let format = OutputArg::format(args.output);
+    let out = &mut stdout() as &mut dyn Write;
+    match args.of {
+        TopOf::Pools => top::pools(client, format, out).await?,
+        TopOf::Queues => top::queues(client, format, out).await?,
+    }
+    Ok(())
 }
 
 async fn run_leave(args: LeaveArgs) -> Result<(), Error> {

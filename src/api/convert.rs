@@ -15,6 +15,7 @@ use crate::engine::indexes::Indexes;
 use crate::engine::lifecycle::{self, Ended, FailurePattern, FailureRule, Lease, Stage, Terms};
 use crate::engine::model::{Epoch, Free, LabelRule, ModelChoice, PodNeed, Pool, Request, Shape};
 
+pub mod explanation;
 pub mod record;
 pub mod taints;
 

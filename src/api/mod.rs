@@ -8,6 +8,7 @@ pub mod conditions;
 pub mod convert;
 pub mod crds;
 pub mod digest;
+pub mod explanation;
 pub mod gpujob;
 pub mod gpulease;
 pub mod gpupool;
@@ -20,6 +21,7 @@ pub mod reasons;
 pub mod selectors;
 pub mod template;
 
+pub use explanation::GpuJobExplanation;
 pub use gpujob::{GpuJob, GpuJobSpec, GpuJobStatus};
 pub use gpulease::{GpuLease, GpuLeaseSpec, GpuLeaseStatus, GuestLease, GuestLeaseSpec};
 pub use gpupool::{GpuPool, GpuPoolSpec, GpuPoolStatus};

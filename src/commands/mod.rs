@@ -3,9 +3,12 @@
 pub mod accept;
 pub mod cordon;
 pub mod drain;
+pub mod explain;
 pub mod invite;
 pub mod leave;
 mod standing;
+pub mod table;
+pub mod top;
 pub mod uncordon;
 
 use std::io::{ErrorKind, Write};

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::model::{ModelChoice, Refusal, Request};
+use super::model::{LabelRule, ModelChoice, Refusal, Request, Taint};
+use super::outlook::Relief;
 
 /// Longest list that a message spells out: a condition is read in a terminal.
 const LISTED: usize = 3;
@@ -115,6 +116,48 @@ impl Refusal {
             ),
             Self::TooFewFreeGpus => format!("too few free GPUs per node ({})", need(request)),
         }
+    }
+}
+
+impl Relief {
+    /// The change as a user makes it: what follows "it would fit with".
+    #[must_use]
+    pub fn text(&self) -> String {
+        let affinity = "placement.clusterAffinity";
+        match self {
+            Self::AnyMember => format!("{affinity}.clusterNames left out"),
+            Self::NoExclusion => format!("{affinity}.exclude left out"),
+            Self::NoLabelRule(rule) => {
+                format!("{affinity}.labelSelector without its rule on {}", rule_key(rule))
+            }
+            Self::NoAffinity => format!("{affinity} left out"),
+            Self::Tolerate(taint) => {
+                let Taint { key, value, .. } = taint;
+                format!("placement.clusterTolerations that include {key}={value}")
+            }
+            Self::TolerateAll => "placement.clusterTolerations for every taint".into(),
+            Self::AnyJurisdiction => "data.residency left out".into(),
+            Self::Model(model) => format!("gpu.anyOf that includes {model}"),
+            Self::AnyGpuMemory => "gpu.anyOf without minMemory".into(),
+            Self::NoImage(image) => format!("another image than {image}"),
+            Self::Grace(seconds) => {
+                format!("terminationGracePeriodSeconds of at most {seconds}")
+            }
+            Self::MilliCpu(milli) => format!("at most {milli}m of CPU for each pod"),
+            Self::Memory(bytes) => format!("at most {} of memory for each pod", memory(*bytes)),
+            Self::Gpus(gpus) => format!("gpu.count of at most {gpus}"),
+            Self::Size(size) => format!("size of at most {size}"),
+            Self::Smaller { gpus, size } => format!("gpu.count {gpus} and size {size}"),
+        }
+    }
+}
+
+fn rule_key(rule: &LabelRule) -> &str {
+    match rule {
+        LabelRule::In(key, _)
+        | LabelRule::NotIn(key, _)
+        | LabelRule::Exists(key)
+        | LabelRule::Absent(key) => key,
     }
 }
 

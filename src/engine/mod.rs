@@ -11,6 +11,7 @@ pub mod model;
 pub mod nodes;
 #[cfg(test)]
 mod notation;
+pub mod outlook;
 pub mod placement;
 pub mod round;
 pub mod rules;

@@ -183,6 +183,33 @@ pub fn place<'a>(
     best.map_or(Verdict::Refused(refusals), |(_, choice)| Verdict::Chosen(choice))
 }
 
+/// What one pool says to a demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// So many of its replicas fit now; 1 or more.
+    Fits(u32),
+    /// It cannot take it, for the first rule that it breaks.
+    Refused(Refusal),
+}
+
+/// What every pool says to `demand`, in the order of ids: [`place`] chooses among those that fit, and
+/// counts the others.
+#[must_use]
+pub fn answers<'a>(demand: &Demand, book: &Book<'a>) -> Vec<(&'a PoolId, Answer)> {
+    let answer = |(place, left): (usize, &Left<'a>)| {
+        let possible = possible(&demand.request, left.pool);
+        let why = lasting_refusal(&demand.request, left.id, left.pool, &possible)
+            .or_else(|| passing_refusal(demand, left, book.answers(place)));
+        let answer = match (why, fitting(left, &possible)) {
+            (Some(why), _) => Answer::Refused(why),
+            (None, Some(fits)) => Answer::Fits(fits.room),
+            (None, None) => Answer::Refused(shortage(left, &possible)),
+        };
+        (left.id, answer)
+    };
+    book.pools.iter().enumerate().map(answer).collect()
+}
+
 /// The first rule that keeps this demand from the pool for now, room apart.
 fn passing_refusal(demand: &Demand, left: &Left, answers: u32) -> Option<Refusal> {
     if demand.barred.get(left.id).is_some_and(|serial| left.pool.serial <= *serial) {

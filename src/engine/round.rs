@@ -29,18 +29,9 @@ const REMEMBERED: usize = 64;
 /// Decides who gets what now, and why everybody else waits.
 #[must_use]
 pub fn round(snapshot: &Snapshot) -> Plan {
-    let mut round = Round {
-        snapshot,
-        book: Book::open(snapshot),
-        used: snapshot.queues.iter().map(|(name, queue)| (name.as_str(), queue.used)).collect(),
-        candidates: BTreeMap::new(),
-        refused: BTreeMap::new(),
-    };
-    let mut demands: Vec<&Demand> =
-        snapshot.demands.iter().filter(|demand| !demand.wanted.is_empty()).collect();
-    demands.sort_by_key(|demand| (Reverse(demand.priority), demand.queued_at, &demand.job));
+    let mut round = Round::begin(snapshot);
     let mut plan = Plan::default();
-    for demand in demands {
+    for demand in in_order(snapshot) {
         if let Some(why) = round.decide(demand, &mut plan.placements) {
             plan.waiting.insert(demand.job.clone(), why);
         }
@@ -53,8 +44,16 @@ pub fn round(snapshot: &Snapshot) -> Plan {
     plan
 }
 
+/// What waits, in the order in which it is decided on.
+pub(super) fn in_order(snapshot: &Snapshot) -> Vec<&Demand> {
+    let mut demands: Vec<&Demand> =
+        snapshot.demands.iter().filter(|demand| !demand.wanted.is_empty()).collect();
+    demands.sort_by_key(|demand| (Reverse(demand.priority), demand.queued_at, &demand.job));
+    demands
+}
+
 /// What the round knows so far.
-struct Round<'a> {
+pub(super) struct Round<'a> {
     snapshot: &'a Snapshot,
     book: Book<'a>,
     used: BTreeMap<&'a str, u64>,
@@ -71,8 +70,28 @@ struct Lease<'a> {
 }
 
 impl<'a> Round<'a> {
+    /// A round in which nothing is decided yet.
+    pub(super) fn begin(snapshot: &'a Snapshot) -> Self {
+        Self {
+            snapshot,
+            book: Book::open(snapshot),
+            used: snapshot.queues.iter().map(|(name, queue)| (name.as_str(), queue.used)).collect(),
+            candidates: BTreeMap::new(),
+            refused: BTreeMap::new(),
+        }
+    }
+
+    /// What is left of everything by now.
+    pub(super) fn book(&self) -> &Book<'a> {
+        &self.book
+    }
+
     /// Places what can be placed of the demand, and says why the rest waits, if there is one.
-    fn decide(&mut self, demand: &'a Demand, placements: &mut Vec<Placement>) -> Option<Waiting> {
+    pub(super) fn decide(
+        &mut self,
+        demand: &'a Demand,
+        placements: &mut Vec<Placement>,
+    ) -> Option<Waiting> {
         if let Some(why) = self.gate(demand) {
             return Some(why);
         }
@@ -90,7 +109,7 @@ impl<'a> Round<'a> {
     }
 
     /// Why not even one replica may be placed now, pools apart.
-    fn gate(&self, demand: &Demand) -> Option<Waiting> {
+    pub(super) fn gate(&self, demand: &Demand) -> Option<Waiting> {
         let Some(queue) = self.snapshot.queues.get(&demand.queue) else {
             return Some(Waiting::QueueNotAllowed);
         };
@@ -210,4 +229,4 @@ fn gpus(request: &Request) -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

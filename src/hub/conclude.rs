@@ -105,7 +105,12 @@ fn allocate(
 }
 
 /// Why some of the job waits, in words.
-fn wait(state: &State, pass: &Pass, waiting: Option<&Waiting>, now: Now) -> Option<Wait> {
+pub(super) fn wait(
+    state: &State,
+    pass: &Pass,
+    waiting: Option<&Waiting>,
+    now: Now,
+) -> Option<Wait> {
     let quota = |reason, message| Some(Wait { reason, for_quota: true, message });
     let place = |reason, message| Some(Wait { reason, for_quota: false, message });
     let asked = match pass.asked.as_ref() {
@@ -153,7 +158,8 @@ fn wait(state: &State, pass: &Pass, waiting: Option<&Waiting>, now: Now) -> Opti
     }
 }
 
-fn status(
+/// The status that all of this adds up to.
+pub(super) fn status(
     state: &State,
     pass: &Pass,
     identity: &Identity,
@@ -194,7 +200,7 @@ fn note(state: &mut State, pass: &Pass, wait: Option<&Wait>, now: Now) {
     notes.due = bars.chain(wakes).chain(reworded).min();
 }
 
-fn until(millis: i64, wall: Timestamp) -> Duration {
+pub(super) fn until(millis: i64, wall: Timestamp) -> Duration {
     let left = millis.saturating_sub(wall.as_millisecond()).max(0);
     Duration::from_millis(u64::try_from(left).unwrap_or(0) + 1)
 }

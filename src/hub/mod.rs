@@ -18,9 +18,8 @@ use serde_json::json;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::info;
 
-use crate::api::{HUB_CONFIG_MAP, LABEL_MEMBER};
+use crate::api::HUB_CONFIG_MAP;
 use crate::cluster::election::Election;
-use crate::cluster::watch::feed;
 use crate::cluster::{Error, within};
 use crate::http;
 use crate::metrics::{self, Process};
@@ -38,11 +37,12 @@ mod observed;
 mod queues;
 mod revoke;
 mod rounds;
-mod snapshot;
+pub mod snapshot;
 mod state;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod watching;
 mod words;
 mod work;
 
@@ -99,7 +99,7 @@ pub async fn run(
     let identity = identity(&client, &settings).await?;
     info!(hub = identity.id, incarnation = identity.incarnation, "hub starts");
     let (sender, receiver) = mpsc::channel(4096);
-    let watches = watches(&client, &sender);
+    let watches = watching::everything(&client, &sender);
     let (leads, leader) = watch::channel(!settings.elect);
     let election = Arc::new(Election::new(
         client.clone(),
@@ -135,29 +135,6 @@ pub async fn run(
         election.resign().await;
     }
     result
-}
-
-/// Feeds everything that the hub watches into its loop.
-fn watches(client: &Client, sender: &mpsc::Sender<Event>) -> impl Future<Output = ()> + use<> {
-    macro_rules! fed {
-        ($event:expr, $labels:expr) => {
-            feed(Api::all(client.clone()), $labels, sender.clone(), $event)
-        };
-    }
-    let all = (
-        fed!(Event::Job, None),
-        fed!(Event::Lease, None),
-        fed!(Event::Pool, None),
-        fed!(Event::Member, None),
-        fed!(Event::Heartbeat, Some(LABEL_MEMBER)),
-        fed!(Event::Queue, None),
-        fed!(Event::Namespace, None),
-        fed!(Event::Priority, None),
-        fed!(Event::Join, None),
-    );
-    async move {
-        tokio::join!(all.0, all.1, all.2, all.3, all.4, all.5, all.6, all.7, all.8);
-    }
 }
 
 /// Who this hub is, from its `ConfigMap`; a restored hub is another incarnation.

@@ -159,7 +159,14 @@ fn seen_leases(state: &State, id: &JobId) -> BTreeMap<Epoch, lifecycle::Lease> {
     seen.collect()
 }
 
-fn pass(state: &mut State, id: JobId, job: GpuJob, now: Now, work: &mut Vec<Work>) -> Pass {
+/// The job, advanced by what is seen of its leases.
+pub(super) fn pass(
+    state: &mut State,
+    id: JobId,
+    job: GpuJob,
+    now: Now,
+    work: &mut Vec<Work>,
+) -> Pass {
     let asked = asked(state, &id, &job);
     let found = queues::of(state, &job);
     let drains = found.as_ref().is_ok_and(|queue| queues::drains(queue));
@@ -224,7 +231,7 @@ fn standing(state: &mut State, member: &str, now: Now, work: &mut Vec<Work>) -> 
 }
 
 /// Notes what the job holds, before anything is given out: quotas count from the record.
-fn note_held(state: &mut State, pass: &Pass) {
+pub(super) fn note_held(state: &mut State, pass: &Pass) {
     let gpus = convert::terms(&pass.job).gpus;
     let held = gpus.saturating_mul(u64::from(pass.advance.record.live().len()));
     let notes = state.notes.entry(pass.id.clone()).or_default();
@@ -234,7 +241,7 @@ fn note_held(state: &mut State, pass: &Pass) {
 }
 
 /// What the job wants placed now.
-fn demand(state: &State, pass: &Pass, now: Now) -> Option<Demand> {
+pub(super) fn demand(state: &State, pass: &Pass, now: Now) -> Option<Demand> {
     let asked = pass.asked.as_ref().as_ref().ok()?;
     if pass.advance.wanted.is_empty() {
         return None;
@@ -271,17 +278,22 @@ fn priority(state: &State, job: &GpuJob) -> i32 {
 pub(super) fn recall_promises(state: &mut State) {
     let jobs: Vec<GpuJob> = state.jobs.iter().map(|(_, job)| job.clone()).collect();
     for job in jobs {
-        let id = JobId(job.uid().unwrap_or_default());
-        let asked = asked(state, &id, &job);
-        let Ok(asked) = asked.as_ref() else { continue };
-        for allocation in &stored(&job).allocations {
-            promise(state, &id, asked, allocation);
-            let key = state.leases_of.get(&id).and_then(|leases| leases.get(&allocation.epoch));
-            let lease = key.and_then(|key| state.leases.get(key));
-            let serial = lease.and_then(|lease| lease.status.as_ref()?.serial);
-            if let Some(promise) = state.promises.get_mut(&(id.clone(), allocation.epoch)) {
-                promise.serial = serial;
-            }
+        recall(state, &job);
+    }
+}
+
+/// Counts what is on record of one job as promised.
+pub(super) fn recall(state: &mut State, job: &GpuJob) {
+    let id = JobId(job.uid().unwrap_or_default());
+    let asked = asked(state, &id, job);
+    let Ok(asked) = asked.as_ref() else { return };
+    for allocation in &stored(job).allocations {
+        promise(state, &id, asked, allocation);
+        let key = state.leases_of.get(&id).and_then(|leases| leases.get(&allocation.epoch));
+        let lease = key.and_then(|key| state.leases.get(key));
+        let serial = lease.and_then(|lease| lease.status.as_ref()?.serial);
+        if let Some(promise) = state.promises.get_mut(&(id.clone(), allocation.epoch)) {
+            promise.serial = serial;
         }
     }
 }

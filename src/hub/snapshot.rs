@@ -1,4 +1,6 @@
 //! What a round decides on: pools less what is promised, queues with what they hold. Pure.
+//!
+//! [`View`] is the one door for those who tell users what a round would say.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -15,6 +17,10 @@ use crate::api::{GpuQueue, MemberCluster, conditions, reasons};
 use crate::engine::fit::{self, Replica};
 use crate::engine::lifecycle::Stage;
 use crate::engine::model::{Closed, Demand, Epoch, JobId, Pool, PoolId, Queue, Snapshot};
+
+mod view;
+
+pub use view::View;
 
 /// The snapshot with `demands`.
 #[must_use]

@@ -5,6 +5,7 @@ use serde_json::json;
 mod crashing;
 mod draining;
 mod ending;
+mod explaining;
 mod leaders;
 mod leaving;
 mod member;

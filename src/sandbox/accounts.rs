@@ -22,7 +22,7 @@ use crate::cluster::{chain, within};
 pub const OPERATOR: &str = "operator";
 /// Owns a member: applies pools and grants, and uses the GPUs first.
 pub const OWNER: &str = "owner";
-/// Uses the federation: `edit` in her namespaces and nothing else.
+/// Uses the federation: `edit` in her namespaces, sees pools and queues, and nothing else.
 pub const USER: &str = "alice";
 /// The namespaces of [`USER`] on the hub.
 pub const USER_NAMESPACES: [&str; 2] = ["team-a", "team-b"];
@@ -38,6 +38,7 @@ const TOKEN_WITHIN: Duration = Duration::from_secs(20);
 /// later with the chart.
 pub(super) async fn people_of_hub(hub: &ControlPlane) -> Result<(), Error> {
     bind_everywhere(hub, OPERATOR, "idlewild-operator").await?;
+    bind_everywhere(hub, USER, "idlewild-top").await?;
     for namespace in USER_NAMESPACES {
         make_namespace(hub, namespace).await?;
         let binding = json!({

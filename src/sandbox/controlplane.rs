@@ -13,7 +13,7 @@ use kube::Client;
 
 use super::certificates::{Authority, signing_key};
 use super::error::Error;
-use super::flags::{self, Ports, Role};
+use super::flags::{self, PROXY, Ports, Role};
 use super::kubeconfig::{self, Credential, Endpoint, connect, write_private};
 use super::process::{Process, Program};
 use super::timeline::Timeline;
@@ -280,11 +280,17 @@ fn write_keys(name: &str, directory: &Path) -> Result<Authority, Error> {
     let alternatives = ["127.0.0.1", "10.96.0.1", "localhost", "kubernetes.default.svc"];
     let server = authority.server("kube-apiserver", &alternatives)?;
     let (public, private) = signing_key()?;
+    // Another authority than that of clients: who has a certificate of those is no proxy.
+    let proxies = Authority::new(&format!("{name}-front-proxy"))?;
+    let proxy = proxies.client(PROXY, None)?;
     let stages = STAGES.to_string();
     for (file, text) in [
         ("ca.crt", authority.pem()),
         ("apiserver.crt", server.certificate),
         ("apiserver.key", server.key),
+        ("front-proxy-ca.crt", proxies.pem()),
+        ("front-proxy.crt", proxy.certificate),
+        ("front-proxy.key", proxy.key),
         ("sa.pub", public),
         ("sa.key", private),
         ("stages.yaml", stages),

@@ -90,7 +90,12 @@ async fn show(federation: &Federation, demo: &Demo) -> Result<Verdict, Error> {
     let moved = scene.move_one().await?;
     let over = |jobs: &[GpuJob]| jobs.iter().all(|job| shortfall(job).is_none());
     let (Ok(jobs) | Err(jobs)) = scene.follow(ENDED_WITHIN, over).await?;
-    Ok(sum_up(&jobs, moved.as_deref()))
+    let verdict = sum_up(&jobs, moved.as_deref());
+    for arguments in [&["explain", NEVER_FITS.0, "-n", namespace][..], &["top"]] {
+        say(format!("\n{USER} runs kubectl idlewild {}:", arguments.join(" ")));
+        say(federation.command(USER, arguments).await?.trim_end());
+    }
+    Ok(verdict)
 }
 
 /// The stage of the demonstration.

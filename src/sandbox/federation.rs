@@ -169,6 +169,7 @@ impl Federation {
             .hub
             .controllers
             .iter()
+            .chain(self.hub.gateway.iter().map(|gateway| &gateway.service))
             .chain(self.members.values().filter_map(|member| member.agent.as_ref()));
         for Service { process, address } in services {
             lines.push(format!("curl http://{address}/metrics  # {}", process.name()));

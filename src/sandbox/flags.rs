@@ -16,6 +16,9 @@ const HUB_CONTROLLERS: &str = "serviceaccount-controller,serviceaccount-token-co
 namespace-controller,garbage-collector-controller,root-ca-certificate-publisher-controller,\
 clusterrole-aggregation-controller";
 
+/// Name by which an API server speaks for users to aggregated APIs.
+pub const PROXY: &str = "front-proxy-client";
+
 /// What a cluster is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -63,6 +66,14 @@ pub(super) fn api_server(directory: &Path, cluster: &str, ports: Ports) -> Vec<S
         file("tls-cert-file", "apiserver.crt"),
         file("tls-private-key-file", "apiserver.key"),
         file("client-ca-file", "ca.crt"),
+        // As every cluster with an aggregation layer: how it shows aggregated APIs who it is.
+        file("requestheader-client-ca-file", "front-proxy-ca.crt"),
+        format!("--requestheader-allowed-names={PROXY}"),
+        "--requestheader-username-headers=X-Remote-User".into(),
+        "--requestheader-group-headers=X-Remote-Group".into(),
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-".into(),
+        file("proxy-client-cert-file", "front-proxy.crt"),
+        file("proxy-client-key-file", "front-proxy.key"),
         "--service-account-issuer=https://kubernetes.default.svc".into(),
         file("service-account-key-file", "sa.pub"),
         file("service-account-signing-key-file", "sa.key"),

@@ -10,6 +10,7 @@ use super::controlplane::{ControlPlane, Site};
 use super::error::Error;
 use super::federation::{Controller, PATIENCE, Service};
 use super::flags::Role;
+use super::gateway::Gateway;
 use super::settings::{Reach, Settings};
 
 /// Name of the first hub's cluster.
@@ -34,6 +35,8 @@ pub struct Hub {
     pub cluster: ControlPlane,
     /// Its controllers; none below [`Reach::Installed`].
     pub controllers: Vec<Service>,
+    /// Its gateway; none below [`Reach::Installed`].
+    pub gateway: Option<Gateway>,
 }
 
 impl Hub {
@@ -44,7 +47,7 @@ impl Hub {
         site: Site<'_>,
     ) -> Result<Self, Error> {
         let cluster = ControlPlane::start(name, Role::Hub, site).await?;
-        let mut hub = Self { id: id.into(), cluster, controllers: vec![] };
+        let mut hub = Self { id: id.into(), cluster, controllers: vec![], gateway: None };
         if settings.reach < Reach::Installed {
             people_of_hub(&hub.cluster).await?;
             return Ok(hub);
@@ -58,22 +61,34 @@ impl Hub {
         Ok(hub)
     }
 
-    /// Runs the first controller, once the chart is installed.
+    /// Runs the first controller and the gateway, once the chart is installed.
     pub(super) async fn serve(&mut self, settings: &Settings, site: Site<'_>) -> Result<(), Error> {
-        let kubeconfig = kubeconfig_of_service_account(&self.cluster, SERVICE_ACCOUNT).await?;
-        let (number, election) = (1, settings.election);
-        let hub = self.cluster.name.clone();
-        let start = Controller { hub: &hub, number, election, kubeconfig: &kubeconfig };
-        let service = start.run(&settings.idlewild, site)?;
-        site.timeline.step(&format!("{hub}: controller ready"), service.ready()).await?;
+        let (name, cluster) = (self.cluster.name.clone(), &self.cluster);
+        let controller = async {
+            let kubeconfig = kubeconfig_of_service_account(cluster, SERVICE_ACCOUNT).await?;
+            let (number, election) = (1, settings.election);
+            let start = Controller { hub: &name, number, election, kubeconfig: &kubeconfig };
+            let service = start.run(&settings.idlewild, site)?;
+            site.timeline.step(&format!("{name}: controller ready"), service.ready()).await?;
+            Ok(service)
+        };
+        let step = format!("{name}: gateway ready");
+        let gateway = Box::pin(Gateway::start(&name, &settings.idlewild, cluster, site));
+        let gateway = site.timeline.step(&step, gateway);
+        let (service, gateway) = try_join(controller, gateway).await?;
         self.controllers.push(service);
+        self.gateway = Some(gateway);
         Ok(())
     }
 
     async fn install(id: &str, settings: &Settings, cluster: &ControlPlane) -> Result<(), Error> {
         let chart = settings.charts.join("idlewild-hub");
-        let values =
-            [("replicas", "0"), ("hub.id", id), ("hub.address", cluster.endpoint.address.as_str())];
+        let values = [
+            ("replicas", "0"),
+            ("gateway.replicas", "0"),
+            ("hub.id", id),
+            ("hub.address", cluster.endpoint.address.as_str()),
+        ];
         charts::install(&settings.binaries.join("helm"), &chart, cluster, &values).await
     }
 
@@ -90,8 +105,19 @@ impl Hub {
         self.controllers.first().expect("a hub that is installed has a controller")
     }
 
+    /// The gateway.
+    ///
+    /// # Panics
+    /// If the federation was started below [`Reach::Installed`].
+    #[must_use]
+    pub fn gateway(&self) -> &Gateway {
+        self.gateway.as_ref().expect("a hub that is installed has a gateway")
+    }
+
     pub(super) async fn stop(&self) -> Result<(), Error> {
-        let all = self.controllers.iter().map(|service| service.process.terminate(PATIENCE));
+        let gateway = self.gateway.iter().map(|gateway| &gateway.service);
+        let all = self.controllers.iter().chain(gateway);
+        let all = all.map(|service| service.process.terminate(PATIENCE));
         let ended: Result<(), Error> = join_all(all).await.into_iter().collect();
         ended.and(self.cluster.stop().await)
     }

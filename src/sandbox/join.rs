@@ -67,6 +67,15 @@ impl Federation {
         idlewild(&self.settings.idlewild, arguments, &kubeconfig).await
     }
 
+    /// The same on the first hub with the credentials of `user`.
+    ///
+    /// # Errors
+    /// If the command fails.
+    pub async fn command(&self, user: &str, arguments: &[&str]) -> Result<String, Error> {
+        let kubeconfig = self.hub.cluster.kubeconfig_for(user)?;
+        idlewild(&self.settings.idlewild, arguments, &kubeconfig).await
+    }
+
     async fn enrol(&self, hub: &Hub, name: &str, invitation: &str) -> Result<(), Error> {
         let Some(member) = self.members.get(name) else {
             return Err(Error::Program {

@@ -30,7 +30,7 @@ pub(super) async fn started(settings: &Settings) -> Result<Option<Federation>, E
         settings.dir.display()
     ));
     let federation = tokio::select! {
-        federation = Federation::start(settings) => federation?,
+        federation = Box::pin(Federation::start(settings)) => federation?,
         stop = interrupted() => return stop.map(|()| None),
     };
     for step in federation.timeline.steps() {

@@ -1,6 +1,6 @@
 {{- /* --reuse-values takes the values of the old chart alone, without what the new one added. */ -}}
 {{- define "idlewild-hub.complete" -}}
-{{- range list "crds" "metrics" "networkPolicy" "podLabels" -}}
+{{- range list "crds" "gateway" "metrics" "networkPolicy" "podLabels" -}}
 {{- if not (hasKey $.Values .) -}}
 {{- fail (printf "%s in the values is missing: use --reset-then-reuse-values instead of --reuse-values" .) -}}
 {{- end -}}

@@ -3,7 +3,7 @@ use crate::engine::model::{JobId, Queue};
 use crate::engine::notation::{demand, snapshot};
 use crate::engine::placement::UNANSWERED;
 
-mod properties;
+pub(in crate::engine) mod properties;
 
 /// Leases as `job pool model indexes`.
 fn leases(plan: &Plan) -> Vec<String> {

@@ -52,6 +52,17 @@ fn event(plural: &str, seen: Seen<Value>) -> Option<Event> {
     })
 }
 
+/// Tells everything that is stored, as the lists of watches do.
+pub(super) fn list(server: &Server, mut take: impl FnMut(Event)) {
+    for plural in WATCHED {
+        let objects = server.store().all(plural).into_iter().map(Seen::Object);
+        let list = std::iter::once(Seen::Listing).chain(objects).chain([Seen::Listed]);
+        for seen in list {
+            take(event(plural, seen).unwrap());
+        }
+    }
+}
+
 /// One hub process.
 pub(super) struct Hub {
     /// Its number, as a client and as a watcher.
@@ -74,13 +85,7 @@ impl Hub {
         let registry = process.registry;
         let figures = Figures::new(metrics, process.common);
         let mut inner = Loop::new(identity, hand, std::sync::Arc::default(), figures);
-        for plural in WATCHED {
-            let objects = server.store().all(plural).into_iter().map(Seen::Object);
-            let list = std::iter::once(Seen::Listing).chain(objects).chain([Seen::Listed]);
-            for seen in list {
-                inner.state.take(event(plural, seen).unwrap(), now.instant);
-            }
-        }
+        list(server, |event| inner.state.take(event, now.instant));
         assert_eq!(inner.state.closed_gates(), Vec::<&str>::new());
         inner.begin(now.instant);
         Self { number, inner, events, registry }

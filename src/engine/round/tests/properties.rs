@@ -43,7 +43,7 @@ fn some_demand() -> impl Strategy<Value = String> {
         .prop_map(|(wanted, at, words)| format!("x{wanted} at={at} {}", words.join(" ")))
 }
 
-fn some_facts() -> impl Strategy<Value = Snapshot> {
+pub(in crate::engine) fn some_facts() -> impl Strategy<Value = Snapshot> {
     let pools = prop::collection::btree_map("[ab]/[xyz]", some_pool(), 0..5);
     let demands = prop::collection::vec(some_demand(), 0..9);
     let quotas = prop::collection::vec((prop::option::of(0_u64..99), 0_u64..20), 2);
