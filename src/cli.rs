@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::agent::link::client::Proxy;
 use crate::cluster::Access;
 use crate::commands::table::{Colour, Format};
 
@@ -161,6 +162,13 @@ pub struct AgentArgs {
     /// Where /metrics, /livez and /readyz are served.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+    /// HTTP proxy on the way to hubs, `http://[user:password@]host:port`. The own cluster is always
+    /// reached directly.
+    #[arg(long, env = "HTTPS_PROXY", hide_env_values = true)]
+    https_proxy: Option<String>,
+    /// Hubs that are reached without the proxy: names, `.suffixes`, addresses, networks, `*`.
+    #[arg(long, env = "NO_PROXY")]
+    no_proxy: Option<String>,
     /// Pods may carry the sandbox's annotations, which say how a simulated kubelet ends them.
     #[arg(long, hide = true)]
     pub sandbox: bool,
@@ -171,6 +179,12 @@ impl AgentArgs {
     #[must_use]
     pub fn access(&self) -> Access {
         self.access.access()
+    }
+
+    /// The way to hubs.
+    #[must_use]
+    pub fn proxy(&self) -> Proxy {
+        Proxy { https: self.https_proxy.clone(), exempt: self.no_proxy.clone() }
     }
 }
 

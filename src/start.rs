@@ -97,14 +97,18 @@ async fn run_hub(args: HubArgs) -> Result<(), Error> {
 async fn run_agent(args: AgentArgs) -> Result<(), Error> {
     let process = Process::new("agent");
     // Two clients: a flood of guests' writes never delays what hubs are told, nor the reverse.
-    let config = client::config(&args.access()).await?;
+    let mut config = client::config(&args.access()).await?;
+    // The proxy of the environment is for hubs; the library would take it for a kubeconfig's server too.
+    config.proxy_url = None;
     let link = counting::client(config.clone(), process.common.requests("link", "member"))?;
     let executor = counting::client(config, process.common.requests("executor", "member"))?;
+    let proxy = args.proxy();
     let settings = agent::Settings {
         namespace: args.namespace,
         guest_namespace: args.guest_namespace,
         listen: args.listen,
         sandbox: args.sandbox,
+        proxy,
     };
     Ok(agent::run(agent::Clients { link, executor }, process, settings, told_to_stop()).await?)
 }

@@ -203,6 +203,11 @@ async fn on_the_hub(federation: &Federation) -> (String, usize) {
     let join = json!({
         "kind": "ServiceAccount", "name": "join", "namespace": INVITED_NAMESPACE });
     bind(admin, INVITED_NAMESPACE, "idlewild-member-enrol", join).await;
+    for (role, name) in [("idlewild-member-renew", "renew"), ("idlewild-member-agent", "agent")] {
+        let account = json!({
+            "kind": "ServiceAccount", "name": name, "namespace": INVITED_NAMESPACE });
+        bind(admin, INVITED_NAMESPACE, role, account).await;
+    }
     let victor = json!({ "kind": "User", "name": VIEWER, "apiGroup": "rbac.authorization.k8s.io" });
     bind(admin, USER_NAMESPACES[0], "view", victor).await;
     let after = [

@@ -27,6 +27,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Whether annotations of the sandbox pass to pods.
     pub sandbox: bool,
+    /// The way to hubs; the own cluster is always reached directly.
+    pub proxy: link::client::Proxy,
 }
 
 /// A client for each half, so that neither can slow the other. Both act as the one service account of
@@ -65,8 +67,11 @@ pub async fn run(
         guest_namespace: settings.guest_namespace.clone(),
         sandbox: settings.sandbox,
     };
-    let hubs =
-        link::Settings { namespace: settings.namespace, guest_namespace: settings.guest_namespace };
+    let hubs = link::Settings {
+        namespace: settings.namespace,
+        guest_namespace: settings.guest_namespace,
+        proxy: settings.proxy,
+    };
     // Each half has a task of its own: reclaim never waits for a hub.
     let executor = tokio::spawn(executor::run(clients.executor, guests, health, guest_figures));
     let link = tokio::spawn(link::run(clients.link, hubs, linked, hub_figures));

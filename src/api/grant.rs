@@ -91,6 +91,18 @@ pub struct HubGrantStatus {
     /// What the hub's operator must see too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// Public key with which this cluster was enrolled; another one must be accepted again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
+    /// Hash of the invitation by which this cluster was enrolled; another one is used at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invitation: Option<String>,
+    /// UID of the request by which this cluster was enrolled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join_request: Option<String>,
+    /// CA certificates of the hub that the hub itself told over a connection that was trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub followed_ca: Option<FollowedCa>,
     /// Highest incarnation of the hub that was ever seen; lower ones are refused for ever.
     #[serde(default)]
     pub highest_incarnation: u32,
@@ -100,4 +112,15 @@ pub struct HubGrantStatus {
     /// When the renew token ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_expires: Option<Time>,
+}
+
+/// CA certificates that are trusted besides those of the spec, so that a hub can change its CA.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FollowedCa {
+    /// Hash of address and CA of the spec they were learnt under; after a change there they count
+    /// for nothing.
+    pub pinned: String,
+    /// The certificates in PEM.
+    pub bundle: String,
 }

@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use super::RENEW_SECONDS;
+
 /// A cluster that lends GPUs to this hub. Its namespace is its identity.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[kube(
@@ -48,6 +50,11 @@ pub struct MemberClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub fingerprint: Option<String>,
+    /// Hash of the identity of the cluster that was accepted: a new key of the same cluster may be
+    /// accepted again, another cluster may not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub cluster_identity: Option<String>,
     /// True: no new leases there; what runs goes on. Default false.
     #[serde(default)]
     pub unschedulable: bool,
@@ -145,12 +152,18 @@ pub struct MemberClusterStatus {
 #[x_kube(validation = Rule::new("self == oldSelf").message(
     "a JoinRequest cannot be changed; ask the operator for a new invitation"))]
 pub struct JoinRequestSpec {
-    /// Short hash over `clusterIdentity` that both sides show.
+    /// Short hash over `clusterIdentity`, `publicKey`, the hub and the member that both sides show.
     #[schemars(length(min = 1, max = 128))]
     pub fingerprint: String,
     /// SHA-256 of the member cluster's identity: `sha256:<hex>`.
     #[schemars(length(min = 1, max = 128))]
     pub cluster_identity: String,
+    /// Public key of the agent: `ed25519:<base64>`.
+    #[schemars(length(min = 1, max = 128))]
+    pub public_key: String,
+    /// Signature by that key over all that the fingerprint covers, in base64.
+    #[schemars(length(min = 1, max = 128))]
+    pub proof: String,
     /// Version of the agent that asks.
     #[schemars(length(max = 64))]
     pub agent_version: String,
@@ -167,4 +180,38 @@ pub struct JoinRequestStatus {
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// The holder of a member's heartbeat: its name, and the UID of the request that enrolled it.
+#[must_use]
+pub fn holder(member: &str, request: Option<&str>) -> String {
+    request.map_or_else(|| member.to_owned(), |request| format!("{member} {request}"))
+}
+
+/// How long a renew token of `seconds` lives, in words, if that is shorter than a member may be away
+/// for. Managed control planes may cap it.
+#[must_use]
+pub fn short_life(seconds: u64) -> Option<String> {
+    let short = i64::try_from(seconds).is_ok_and(|seconds| seconds < RENEW_SECONDS);
+    short.then(|| match seconds / 3_600 {
+        0 => format!("{} min", seconds / 60),
+        hours => format!("{hours} h"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_below_seven_days_is_named() {
+        for (seconds, want) in [
+            (600, Some("10 min")),
+            (86_400, Some("24 h")),
+            (604_799, Some("167 h")),
+            (604_800, None),
+        ] {
+            assert_eq!(short_life(seconds).as_deref(), want, "{seconds}");
+        }
+    }
 }

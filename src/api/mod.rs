@@ -4,6 +4,7 @@
 
 #![allow(unreachable_pub, reason = "KubeSchema derives through inner copies of the structs")]
 
+pub mod applicant;
 pub mod conditions;
 pub mod convert;
 pub mod crds;
@@ -58,6 +59,14 @@ pub const JOIN_SECRET_HUB: &str = "join";
 pub const JOIN_SECRET_MEMBER: &str = "idlewild-join";
 /// Secret in the member that the chart made empty: renew tokens, one key for each `HubGrant`.
 pub const TOKEN_SECRET: &str = "idlewild-hub-tokens";
+
+/// Secret in the member that the chart made empty: the agent's private key.
+pub const KEY_SECRET: &str = "idlewild-agent-key";
+/// `ConfigMap` in every namespace of a cluster with the CA certificates of its API server.
+pub const ROOT_CA: &str = "kube-root-ca.crt";
+
+/// Life asked for a renew token: what a member may be away for. Managed control planes may give less.
+pub const RENEW_SECONDS: i64 = 7 * 86_400;
 
 /// Label: UID of the `GpuJob`, on leases and guests.
 pub const LABEL_JOB_UID: &str = "idlewild.dev/job-uid";

@@ -13,18 +13,20 @@ use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, T
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::RoleBinding;
-use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, Config, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::{Error, HubIdentity, binding, check_name, ensure, hub_identity, namespace_of, say};
+use super::{
+    ENROL_ROLE, Error, HubIdentity, account, binding, check_name, delete, ensure, hub_identity,
+    named, namespace_of, say,
+};
 use crate::api::{
     HEARTBEAT_LEASE, HubGrant, HubGrantSpec, JOIN_REQUEST, JOIN_SECRET_HUB, JOIN_SECRET_MEMBER,
     JoinRequest, LABEL_MEMBER, MEMBER_FINALIZER, MemberCluster, MemberClusterSpec,
     SYSTEM_NAMESPACE,
 };
-use crate::cluster::{self, Outcome, within};
+use crate::cluster::{self, within};
 
 /// Life of an invitation.
 const INVITATION_SECONDS: i64 = 3_600;
@@ -174,16 +176,12 @@ fn objection(
     None
 }
 
-/// Creates what the slot holds besides the token; what is there already stays.
+/// Creates what the slot holds besides the token; what is there already stays. Rights to work are given
+/// by `accept` alone: a revoked member's old tokens must not come alive with a new invitation.
 async fn furnish(client: &Client, namespace: &str, member: &str) -> Result<(), Error> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
-    for account in ["join", "renew", "agent"] {
-        let object = ServiceAccount {
-            metadata: named(account),
-            automount_service_account_token: Some(false),
-            ..ServiceAccount::default()
-        };
-        ensure(&accounts, &object, "create service account").await?;
+    for name in ["join", "renew", "agent"] {
+        ensure(&accounts, &account(name), "create service account").await?;
     }
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
     let mut heartbeat = Lease { metadata: named(HEARTBEAT_LEASE), ..Lease::default() };
@@ -192,8 +190,6 @@ async fn furnish(client: &Client, namespace: &str, member: &str) -> Result<(), E
     let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), namespace);
     for (role, account, home) in [
         ("idlewild-member-revoke", "idlewild-hub", SYSTEM_NAMESPACE),
-        ("idlewild-member-agent", "agent", namespace),
-        ("idlewild-member-renew", "renew", namespace),
         ("idlewild-member-join", "join", namespace),
     ] {
         ensure(&bindings, &binding(role, account, home), "create role binding").await?;
@@ -201,15 +197,14 @@ async fn furnish(client: &Client, namespace: &str, member: &str) -> Result<(), E
     Ok(())
 }
 
-fn named(name: &str) -> ObjectMeta {
-    ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() }
-}
-
 /// A new join token. The Secret that it is bound to replaces the one before, which ends the token
 /// of an earlier invitation, and so does what an earlier guest of the slot asked.
 async fn token(client: &Client, namespace: &str) -> Result<String, Error> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let requests: Api<JoinRequest> = Api::namespaced(client.clone(), namespace);
+    let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), namespace);
+    // First, so that no holder of the new token can use what was accepted for an earlier one.
+    delete(&bindings, ENROL_ROLE, "delete the earlier acceptance").await?;
     delete(&secrets, JOIN_SECRET_HUB, "delete the earlier invitation").await?;
     delete(&requests, JOIN_REQUEST, "delete the earlier join request").await?;
     let secret = Secret { metadata: named(JOIN_SECRET_HUB), ..Secret::default() };
@@ -235,16 +230,6 @@ async fn token(client: &Client, namespace: &str) -> Result<String, Error> {
     status.map(|status| status.token).ok_or_else(|| {
         Error::Refused("the API server made no token for service account join".into())
     })
-}
-
-async fn delete<K>(api: &Api<K>, name: &str, what: &'static str) -> Result<(), Error>
-where
-    K: Resource + Clone + std::fmt::Debug + DeserializeOwned,
-{
-    match within(what, api.delete(name, &DeleteParams::default())).await {
-        Err(error) if error.outcome() != Outcome::Gone => Err(error.into()),
-        _ => Ok(()),
-    }
 }
 
 /// What the owner applies: the Secret with the token, and the grant.

@@ -13,15 +13,18 @@ pub mod uncordon;
 
 use std::io::{ErrorKind, Write};
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::{DeleteParams, ObjectMeta, PostParams};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{HUB_CONFIG_MAP, MEMBER_NAMESPACE_PREFIX, SYSTEM_NAMESPACE};
 use crate::cluster::{self, Outcome, within};
+
+/// The role by which a newcomer fetches its renew token.
+const ENROL_ROLE: &str = "idlewild-member-enrol";
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +113,30 @@ where
         Ok(_) => Ok(()),
         Err(error) if error.outcome() == Outcome::Exists => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Deletes the object `name` unless it is gone already.
+async fn delete<K>(api: &Api<K>, name: &str, what: &'static str) -> Result<(), Error>
+where
+    K: Resource + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    match within(what, api.delete(name, &DeleteParams::default())).await {
+        Err(error) if error.outcome() != Outcome::Gone => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn named(name: &str) -> ObjectMeta {
+    ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() }
+}
+
+/// A service account of a member, whose tokens are only ever requested.
+fn account(name: &str) -> ServiceAccount {
+    ServiceAccount {
+        metadata: named(name),
+        automount_service_account_token: Some(false),
+        ..ServiceAccount::default()
     }
 }
 

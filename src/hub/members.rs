@@ -10,6 +10,7 @@ use tracing::info;
 
 use super::facts::Answer;
 use super::jobs::claim;
+use super::joins::{ACCEPTED, answer, has_enrolled, is_pending};
 use super::revoke;
 use super::state::{State, member_in, namespace_of};
 use super::work::{Hand, delay};
@@ -24,8 +25,6 @@ use crate::cluster::{Error, Outcome, apply, within};
 
 /// A member was invited.
 const INVITED: &str = "Invited";
-/// An operator accepted it.
-const ACCEPTED: &str = "Accepted";
 /// It was heard once.
 const JOINED: &str = "Joined";
 
@@ -106,9 +105,13 @@ fn one(
         info!(member = member.name_any(), ready = ready(&new), "member changed");
         state.everything_if(true);
     }
+    let used = has_enrolled(state, &member);
+    let came = (joined(&new) && !joined(&old)) || (ready(&new) && !ready(&old));
     let work = MemberWork {
-        clean_invitation: (joined(&new) && !joined(&old)) || (ready(&new) && !ready(&old)),
-        answer: answer(state, &member, wall),
+        // While a request is open, only whoever it enrolled may end the invitation: a beat with an older
+        // token, stolen perhaps, must not.
+        clean_invitation: used || (came && !is_pending(state, &member)),
+        answer: answer(state, &member, used, wall),
         release: may_go(state, &member, now),
         taints: taints(state, &member, &new, now),
         status: (new != old).then_some(new),
@@ -139,27 +142,6 @@ fn taints(
     });
     wanted.extend(set);
     (!is_leaving(member) && wanted != member.spec.taints).then_some(wanted)
-}
-
-/// What the member's request to join is to be told, if that is news.
-fn answer(
-    state: &State,
-    member: &MemberCluster,
-    wall: Timestamp,
-) -> Option<(JoinRequest, JoinRequestStatus)> {
-    let namespace = namespace_of(&member.name_any());
-    let request = state.joins.get(&(namespace, JOIN_REQUEST.to_owned()))?;
-    let accepted = member.spec.fingerprint.as_ref() == Some(&request.spec.fingerprint);
-    let mut status = request.status.clone().unwrap_or_default();
-    status.observed_generation = request.metadata.generation;
-    let told = match member.spec.accepted && accepted {
-        true => claim(ACCEPTED, true, "", ""),
-        false => {
-            claim(ACCEPTED, false, "WaitingForAcceptance", "an operator compares fingerprints")
-        }
-    };
-    conditions::set(&mut status.conditions, told, request.metadata.generation, wall);
-    (request.status.as_ref() != Some(&status)).then(|| (request.clone(), status))
 }
 
 /// Whether a leaving member's last trace may be removed: nothing of it is on any job's record, and

@@ -29,6 +29,7 @@ mod conclude;
 mod facts;
 mod heartbeats;
 mod jobs;
+mod joins;
 mod leases;
 mod lookups;
 mod members;

@@ -12,7 +12,8 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::ResourceExt;
 
 use crate::api::{
-    GpuJob, GpuLease, GpuPool, GpuQueue, HEARTBEAT_LEASE, JoinRequest, LABEL_JOB_UID, MemberCluster,
+    GpuJob, GpuLease, GpuPool, GpuQueue, HEARTBEAT_LEASE, JOIN_REQUEST, JoinRequest, LABEL_JOB_UID,
+    MemberCluster,
 };
 use crate::cluster::Seen;
 use crate::cluster::cache::{self, Cache, Change, Key};
@@ -20,6 +21,7 @@ use crate::engine::model::{Epoch, JobId};
 
 use super::facts::{Answer, Event, Notes, Promise};
 use super::heartbeats::Silence;
+use super::joins::is_enrolled;
 use super::observed::Unobserved;
 use super::tally::{Before, Tally};
 
@@ -386,9 +388,11 @@ impl State {
             }
             self.leave_out_deafness(now);
             self.heard = Some(now);
-            if was_silent {
+            self.everything_if(was_silent);
+            // Each beat may be the first by a new request's rights.
+            let request = self.joins.get(&(key.0, JOIN_REQUEST.to_owned()));
+            if was_silent || request.is_some_and(|request| !is_enrolled(request)) {
                 self.dirty_members.insert(name);
-                self.everything_if(true);
             }
         }
     }

@@ -24,7 +24,10 @@ pub struct Authority {
 
 impl Authority {
     /// A new authority of that common name.
-    pub(super) fn new(name: &str) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// If the machine gives no random numbers.
+    pub fn new(name: &str) -> Result<Self, Error> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

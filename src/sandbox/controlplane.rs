@@ -40,6 +40,8 @@ pub struct Site<'a> {
     pub binaries: &'a Path,
     /// Where the time of each step is written down.
     pub timeline: &'a Timeline,
+    /// Flags for the API server besides the usual ones.
+    pub flags: &'a [String],
 }
 
 /// A running control plane.
@@ -243,9 +245,11 @@ impl Core {
             let name = format!("{name}-{}", program.trim_start_matches("kube-"));
             Process::start(Program { name, path, arguments }, site.workplace)
         };
+        let mut served = flags::api_server(directory, name, ports);
+        served.extend(site.flags.iter().cloned());
         Ok(Self {
             etcd: process("etcd", flags::etcd(directory, ports))?,
-            api_server: process("kube-apiserver", flags::api_server(directory, name, ports))?,
+            api_server: process("kube-apiserver", served)?,
             endpoint,
         })
     }

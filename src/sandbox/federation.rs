@@ -148,6 +148,36 @@ impl Federation {
         self.workplace.directory()
     }
 
+    /// Starts one more agent with the credentials of that of `member`, as the process `name` with
+    /// `environment` (`KEY=value`).
+    ///
+    /// # Errors
+    /// If it cannot be started; whether it comes up, [`Service::ready`] says.
+    pub fn add_agent(
+        &self,
+        member: &str,
+        name: &str,
+        environment: &[String],
+    ) -> Result<Service, Error> {
+        let kubeconfig = self.members.get(member).map(Member::agent_kubeconfig);
+        let kubeconfig = kubeconfig.ok_or_else(|| Error::Program {
+            what: format!("start {name}"),
+            said: format!("the sandbox has no member {member}"),
+        })?;
+        let address = format!("127.0.0.1:{}", ports::free()?);
+        let mut arguments = environment.to_vec();
+        arguments.extend([
+            self.settings.idlewild.display().to_string(),
+            "agent".into(),
+            "--sandbox".into(),
+            format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--namespace={}", crate::api::SYSTEM_NAMESPACE),
+            format!("--listen={address}"),
+        ]);
+        let program = Program { name: name.into(), path: "env".into(), arguments };
+        Ok(Service { process: Process::start(program, &self.workplace)?, address })
+    }
+
     /// The lines that a person pastes into a shell to look around, one for each cluster and role.
     ///
     /// # Errors
@@ -179,7 +209,7 @@ impl Federation {
 }
 
 fn site<'a>(workplace: &'a Workplace, settings: &'a Settings, timeline: &'a Timeline) -> Site<'a> {
-    Site { workplace, binaries: &settings.binaries, timeline }
+    Site { workplace, binaries: &settings.binaries, timeline, flags: &[] }
 }
 
 /// A hub controller that is to be started.

@@ -46,7 +46,8 @@ impl Hub {
         settings: &Settings,
         site: Site<'_>,
     ) -> Result<Self, Error> {
-        let cluster = ControlPlane::start(name, Role::Hub, site).await?;
+        let own = Site { flags: &settings.hub_flags, ..site };
+        let cluster = ControlPlane::start(name, Role::Hub, own).await?;
         let mut hub = Self { id: id.into(), cluster, controllers: vec![], gateway: None };
         if settings.reach < Reach::Installed {
             people_of_hub(&hub.cluster).await?;

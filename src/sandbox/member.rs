@@ -1,6 +1,7 @@
 //! A member: a control plane with simulated GPU nodes, its owner's pools, and the agent as a local
 //! process.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::{try_join_all, try_join3};
@@ -105,6 +106,10 @@ impl Member {
             async move { apply(api, &pool.name_any(), &json!(pool)).await }
         });
         try_join_all(applied).await.map(drop)
+    }
+
+    pub(super) fn agent_kubeconfig(&self) -> PathBuf {
+        self.cluster.directory().join(format!("{SERVICE_ACCOUNT}.kubeconfig"))
     }
 
     /// Its agent.

@@ -44,6 +44,8 @@ pub struct Settings {
     pub more_hubs: Vec<String>,
     /// Whether the hub's controller elects a leader.
     pub election: Election,
+    /// Flags for the hub's API server besides the usual ones.
+    pub hub_flags: Vec<String>,
     /// The members.
     pub members: Vec<MemberSettings>,
     /// How far to go.
@@ -87,6 +89,7 @@ impl Settings {
             charts: root.join("charts"),
             hub_id: "sandbox".into(),
             more_hubs: Vec::new(),
+            hub_flags: vec![],
             members,
             election: Election::On,
             reach: Reach::Joined,

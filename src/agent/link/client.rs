@@ -1,16 +1,17 @@
-//! A client of one hub: only the address and the CA that the owner's grant pins, and a bearer
-//! token that can be replaced while watches are open.
+//! A client of one hub: only the address that the owner's grant pins, only certificates that are
+//! trusted by name, and a bearer token that can be replaced while watches are open.
 
+use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Request, Uri};
+use hyper_util::client::proxy::matcher::Matcher;
 use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tower::util::MapRequestLayer;
 
+use super::trust::Roots;
 use crate::api::HubGrantSpec;
 use crate::cluster::Error;
 use crate::cluster::client::hardened;
@@ -36,11 +37,62 @@ impl Token {
     }
 }
 
-/// A client of the hub of `grant` that authenticates with `token`; its requests are told to `count`.
+/// How hubs are reached: directly, or through a proxy (`HTTPS_PROXY`, `NO_PROXY`).
+#[derive(Clone, Default)]
+pub struct Proxy {
+    /// `http://[user:password@]host:port`; empty or absent: directly.
+    pub https: Option<String>,
+    /// Hosts that are reached directly: names, `.suffixes`, addresses, networks, `*`.
+    pub exempt: Option<String>,
+}
+
+impl fmt::Debug for Proxy {
+    /// The address may hold a password.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let https = self.https.as_ref().map(|_| "...");
+        formatter
+            .debug_struct("Proxy")
+            .field("https", &https)
+            .field("exempt", &self.exempt)
+            .finish()
+    }
+}
+
+impl Proxy {
+    /// The proxy on the way to `address`, if there is one.
+    fn to(&self, address: &Uri) -> Result<Option<Uri>, Error> {
+        let Some(https) = self.https.as_deref().map(str::trim).filter(|it| !it.is_empty()) else {
+            return Ok(None);
+        };
+        // As with curl, an address without a scheme is one of HTTP.
+        let https = if https.contains("://") { https.into() } else { format!("http://{https}") };
+        // The sentence does not repeat the address: it may hold a password.
+        let unfit = |reason: &str| Error::Unfit { reason: format!("HTTPS_PROXY {reason}") };
+        let url: Uri =
+            https.parse().map_err(|_| unfit("is no address; http://host:port is one"))?;
+        if url.scheme_str() != Some("http") {
+            let reason = "must start with http://: the tunnel through it is TLS up to the hub, which \
+                          only the grant's CA vouches for";
+            return Err(unfit(reason));
+        }
+        let exempt = self.exempt.as_deref().unwrap_or_default();
+        let matcher = Matcher::builder().https(https).no(exempt).build();
+        Ok(matcher.intercept(address).map(|_| url))
+    }
+}
+
+/// A client of the hub of `grant`, through `proxy`, that believes `roots` alone and authenticates
+/// with `token`; its requests are told to `count`.
 ///
 /// # Errors
-/// If the grant's address or CA cannot be used.
-pub(super) fn connect(grant: &HubGrantSpec, token: &Token, count: Count) -> Result<Client, Error> {
+/// If the grant's address or the proxy cannot be used.
+pub(super) fn connect(
+    grant: &HubGrantSpec,
+    proxy: &Proxy,
+    roots: Roots,
+    token: &Token,
+    count: Count,
+) -> Result<Client, Error> {
     let unfit = |reason: String| Error::Unfit { reason };
     let address: Uri = grant
         .address
@@ -49,14 +101,9 @@ pub(super) fn connect(grant: &HubGrantSpec, token: &Token, count: Count) -> Resu
     if address.scheme_str() != Some("https") {
         return Err(unfit("spec.address must start with https://".into()));
     }
-    let roots = CertificateDer::pem_slice_iter(grant.ca.as_bytes())
-        .map(|certificate| certificate.map(|it| it.to_vec()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| unfit(format!("spec.ca is no PEM: {error}")))?;
-    if roots.is_empty() {
-        return Err(unfit("spec.ca holds no certificate".into()));
-    }
+    let through = proxy.to(&address)?;
     let mut config = hardened(Config::new(address));
+    config.proxy_url = through;
     config.root_cert = Some(roots); // `None` would mean system roots
     config.default_namespace.clone_from(&grant.namespace);
     // A pooled connection's idle time must not count as silence of the watch that reuses it.
@@ -71,4 +118,45 @@ pub(super) fn connect(grant: &HubGrantSpec, token: &Token, count: Count) -> Resu
     let builder = ClientBuilder::try_from(config)
         .map_err(|source| Error::call("configure the hub's client", source))?;
     Ok(builder.with_layer(&layer).with_layer(&counting::layer(count)).build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn through(https: &str, exempt: &str, address: &str) -> Result<Option<Uri>, Error> {
+        let proxy = Proxy { https: Some(https.into()), exempt: Some(exempt.into()) };
+        proxy.to(&address.parse().unwrap())
+    }
+
+    #[test]
+    fn a_hub_is_reached_through_the_proxy_unless_it_is_exempt() {
+        let hub = "https://hub.example.org:6443";
+        for exempt in ["", "other.org", "example.or", "10.0.0.0/8"] {
+            let url = through("http://proxy:3128", exempt, hub).unwrap().unwrap();
+            assert_eq!(url.to_string(), "http://proxy:3128/", "{exempt}");
+        }
+        for exempt in ["*", "hub.example.org", ".example.org", "example.org", "a, example.org"] {
+            assert!(through("http://proxy:3128", exempt, hub).unwrap().is_none(), "{exempt}");
+        }
+        assert!(through("p:1", "10.0.0.0/8", "https://10.1.2.3:6443").unwrap().is_none());
+        assert!(
+            through("p:1", "", "https://10.1.2.3:6443").unwrap().is_some(),
+            "no scheme is http"
+        );
+        assert!(through(" ", "", hub).unwrap().is_none());
+        assert!(Proxy::default().to(&hub.parse().unwrap()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_proxy_that_cannot_be_used_says_so_without_its_password() {
+        for https in
+            ["https://user:secret@proxy", "socks5://user:secret@p", "http://user:secret@ p"]
+        {
+            let error = through(https, "", "https://hub").unwrap_err().to_string();
+            assert!(error.contains("http://") && !error.contains("secret"), "{error}");
+            let proxy = Proxy { https: Some(https.into()), exempt: None };
+            assert!(!format!("{proxy:?}").contains("secret"));
+        }
+    }
 }

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ObjectMeta, PostParams};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 
 use super::Link;
+use super::key::Key;
 use super::record::Standing;
 use super::tokens::{self, Tokens, is_refusal, is_unknown_token};
-use crate::api::digest::{cluster_identity, fingerprint};
+use crate::api::applicant::Applicant;
+use crate::api::digest::{cluster_identity, text_hash};
+use crate::api::grant::HubGrantStatus;
 use crate::api::{JOIN_REQUEST, JOIN_SECRET_MEMBER, JoinRequest, JoinRequestSpec};
 use crate::cluster::{Error, Outcome, within};
 
@@ -28,8 +31,11 @@ pub(super) enum Progress {
 ///
 /// # Errors
 /// If the own cluster or the hub does not answer, or refuses what it should not.
-pub(super) async fn attempt(link: &Link, tokens: &Tokens) -> Result<Progress, Error> {
+pub(super) async fn attempt(link: &Link, tokens: &Tokens, key: &Key) -> Result<Progress, Error> {
     let grant = &link.grant;
+    let wanted = request(link, key).await?;
+    let print = wanted.spec.fingerprint.clone();
+    link.record.change(|status| status.fingerprint = Some(print.clone())).await?;
     let Some(invitation) = tokens::invitation(link).await? else {
         let message = format!(
             "Secret {JOIN_SECRET_MEMBER} in namespace {} has no key {}: apply what the hub's \
@@ -39,14 +45,22 @@ pub(super) async fn attempt(link: &Link, tokens: &Tokens) -> Result<Progress, Er
         return Ok(Progress::Waiting(Standing::new("WaitingForInvitation", message)));
     };
     tokens.renew_with(&invitation);
-    let wanted = request(link).await?;
-    let print = wanted.spec.fingerprint.clone();
-    link.record.change(|status| status.fingerprint = Some(print.clone())).await?;
-    if let Some(standing) = ask(link, &tokens.renewing, &wanted).await? {
-        return Ok(Progress::Waiting(standing));
-    }
+    let asked = match ask(link, &tokens.renewing, &wanted).await? {
+        Ok(asked) => asked,
+        Err(standing) => return Ok(Progress::Waiting(standing)),
+    };
     match tokens.fetch_renew(link).await {
-        Ok(life) => Ok(Progress::Enrolled(life)),
+        Ok(life) => {
+            // After the token: a crash in between asks again, with an invitation that still stands.
+            let public = key.public();
+            let edit = |status: &mut HubGrantStatus| {
+                status.public_key = Some(public.clone());
+                status.join_request = asked.uid();
+                status.invitation = Some(mark(&invitation));
+            };
+            link.record.change(edit).await?;
+            Ok(Progress::Enrolled(life))
+        }
         Err(error) if is_unknown_token(&error) => Ok(Progress::Waiting(ended(link))),
         Err(error) if is_refusal(&error) => {
             let message = format!(
@@ -60,6 +74,11 @@ pub(super) async fn attempt(link: &Link, tokens: &Tokens) -> Result<Progress, Er
     }
 }
 
+/// What is remembered of an invitation, to know it again: nothing of the token can be told from it.
+pub(super) fn mark(invitation: &str) -> String {
+    text_hash(&format!("idlewild-invitation\n{}", invitation.trim()))
+}
+
 fn ended(link: &Link) -> Standing {
     let message = format!(
         "the hub does not take the invitation: it is good for one hour and for one cluster; ask for \
@@ -70,16 +89,22 @@ fn ended(link: &Link) -> Standing {
 }
 
 /// Who we say we are.
-async fn request(link: &Link) -> Result<JoinRequest, Error> {
+async fn request(link: &Link, key: &Key) -> Result<JoinRequest, Error> {
     let namespaces: Api<Namespace> = Api::all(link.local.clone());
     let system = within("get namespace kube-system", namespaces.get("kube-system")).await?;
     let cluster_identity = cluster_identity(&system.metadata.uid.unwrap_or_default());
-    let (hub, member) = (&link.grant.spec.hub_id, &link.grant.spec.member);
+    let (hub_id, member) = (&link.grant.spec.hub_id, &link.grant.spec.member);
+    let public_key = key.public();
+    let us =
+        Applicant { cluster_identity: &cluster_identity, public_key: &public_key, hub_id, member };
+    let (fingerprint, proof) = (us.fingerprint(), key.sign(&us.statement()));
     Ok(JoinRequest {
         metadata: ObjectMeta { name: Some(JOIN_REQUEST.into()), ..ObjectMeta::default() },
         spec: JoinRequestSpec {
-            fingerprint: fingerprint(&cluster_identity, hub, member),
+            fingerprint,
+            proof,
             cluster_identity,
+            public_key,
             agent_version: env!("CARGO_PKG_VERSION").into(),
         },
         status: None,
@@ -87,7 +112,11 @@ async fn request(link: &Link) -> Result<JoinRequest, Error> {
 }
 
 /// Makes sure that the hub holds our request; otherwise says what stands in the way.
-async fn ask(link: &Link, hub: &Client, wanted: &JoinRequest) -> Result<Option<Standing>, Error> {
+async fn ask(
+    link: &Link,
+    hub: &Client,
+    wanted: &JoinRequest,
+) -> Result<Result<JoinRequest, Standing>, Error> {
     let api: Api<JoinRequest> = Api::namespaced(hub.clone(), &link.grant.spec.namespace);
     let found = match within("get join request", api.get(JOIN_REQUEST)).await {
         Ok(found) => found,
@@ -95,25 +124,29 @@ async fn ask(link: &Link, hub: &Client, wanted: &JoinRequest) -> Result<Option<S
             let params = PostParams::default();
             match within("create join request", api.create(&params, wanted)).await {
                 Ok(made) => made,
-                Err(error) if is_refusal(&error) => return Ok(Some(ended(link))),
+                Err(error) if is_refusal(&error) => return Ok(Err(ended(link))),
                 Err(error) if error.outcome() == Outcome::Exists => {
                     within("get join request", api.get(JOIN_REQUEST)).await?
                 }
                 Err(error) => return Err(error),
             }
         }
-        Err(error) if is_refusal(&error) => return Ok(Some(ended(link))),
+        Err(error) if is_refusal(&error) => return Ok(Err(ended(link))),
         Err(error) => return Err(error),
     };
-    if found.spec.cluster_identity == wanted.spec.cluster_identity
-        && found.spec.fingerprint == wanted.spec.fingerprint
-    {
-        return Ok(None);
+    // The version may be of before an upgrade; the signature is the same for the same content.
+    let same = |request: &JoinRequest| {
+        let JoinRequestSpec { fingerprint, cluster_identity, public_key, proof, .. } =
+            request.spec.clone();
+        [fingerprint, cluster_identity, public_key, proof]
+    };
+    if same(&found) == same(wanted) {
+        return Ok(Ok(found));
     }
     let message = format!(
-        "another cluster used this invitation (fingerprint {}): tell the hub's operator not to accept \
-         it, and ask for a new one",
-        found.spec.fingerprint
+        "another cluster or key used this invitation (fingerprint {}): tell the hub's operator not to \
+         accept it, and ask for a new one with kubectl idlewild invite {}",
+        found.spec.fingerprint, link.grant.spec.member
     );
-    Ok(Some(Standing::new("InvitationUsed", message)))
+    Ok(Err(Standing::new("InvitationUsed", message)))
 }

@@ -4,24 +4,30 @@
 //! one set of tokens each, so that a broken hub never slows another.
 
 mod act;
-mod client;
+pub mod client;
 mod decide;
 mod enrol;
 mod expiry;
 mod heartbeat;
 mod held;
+mod invited;
+mod key;
 mod leases;
+mod life;
 mod observe;
 mod pools;
 mod record;
 mod session;
+mod sole;
 mod sweep;
 mod tokens;
+mod trust;
+mod vigil;
 mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use kube::{Api, Client, ResourceExt};
@@ -44,6 +50,8 @@ pub struct Settings {
     pub namespace: String,
     /// Namespace of `GuestLeases`.
     pub guest_namespace: String,
+    /// The way to hubs.
+    pub proxy: client::Proxy,
 }
 
 /// What keeps the link from being ready. Hubs do not: one that is away must not make the agent so.
@@ -80,6 +88,9 @@ struct Link {
     doubt: Notify,
     /// Whether the watch of leases is complete and running.
     live: watch::Sender<bool>,
+    proxy: client::Proxy,
+    /// Seconds that the renew token lived when it was given; 0 before.
+    renewal: AtomicU64,
 }
 
 impl Link {
@@ -97,6 +108,8 @@ impl Link {
             figures,
             doubt: Notify::new(),
             live: watch::Sender::new(false),
+            proxy: settings.proxy.clone(),
+            renewal: AtomicU64::new(0),
         }
     }
 

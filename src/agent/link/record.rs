@@ -10,7 +10,8 @@ use tracing::{info, warn};
 
 use crate::api::HubGrant;
 use crate::api::conditions::{self, Claim};
-use crate::api::grant::HubGrantStatus;
+use crate::api::grant::{FollowedCa, HubGrantStatus};
+use crate::api::member::holder;
 use crate::cluster::{Error, Outcome, apply, chain, within};
 
 /// Type of the condition that says whether the hub answers and accepts us.
@@ -50,6 +51,40 @@ impl Record {
     /// Highest incarnation of the hub that is durably remembered.
     pub(super) fn highest(&self) -> u32 {
         self.highest.load(Ordering::Acquire)
+    }
+
+    /// Certificates of the hub that were followed.
+    pub(super) async fn followed_ca(&self) -> Option<FollowedCa> {
+        self.held.lock().await.status.as_ref().and_then(|status| status.followed_ca.clone())
+    }
+
+    /// The key with which this cluster was enrolled.
+    pub(super) async fn enrolled_key(&self) -> Option<String> {
+        self.held.lock().await.status.as_ref().and_then(|status| status.public_key.clone())
+    }
+
+    /// The mark of the invitation with which this cluster was enrolled.
+    pub(super) async fn invitation(&self) -> Option<String> {
+        self.held.lock().await.status.as_ref().and_then(|status| status.invitation.clone())
+    }
+
+    /// How the heartbeats of `member` are signed: the hub sees by it which request to join has done its
+    /// work, and ends that invitation.
+    pub(super) async fn holder(&self, member: &str) -> String {
+        let held = self.held.lock().await;
+        let request = held.status.as_ref().and_then(|status| status.join_request.as_deref());
+        holder(member, request)
+    }
+
+    /// Shows a condition besides [`CONNECTED`].
+    pub(super) async fn tell(&self, claim: Claim<'_>) {
+        let written = self.change(|status| {
+            let generation = status.observed_generation;
+            conditions::set(&mut status.conditions, claim.clone(), generation, Timestamp::now());
+        });
+        if let Err(error) = written.await {
+            warn!(reason = error.reason(), error = chain(&error), "grant's status not written");
+        }
     }
 
     /// Reads the grant anew, since a watch may show an old one.

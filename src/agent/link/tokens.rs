@@ -4,6 +4,7 @@
 //! clocks of two machines are never compared.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use k8s_openapi::ByteString;
@@ -16,27 +17,26 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use super::client::{Token, connect};
+use super::life::{half, life};
+use super::trust::{Roots, roots};
 use super::{Link, record::Standing};
-use crate::api::{JOIN_SECRET_MEMBER, TOKEN_SECRET};
+use crate::api::member::short_life;
+use crate::api::{JOIN_SECRET_MEMBER, RENEW_SECONDS, TOKEN_SECRET};
 use crate::cluster::{Error, Outcome, chain, within};
 
-/// Life asked for a renew token; managed control planes may give less.
-const RENEW_SECONDS: i64 = 7 * 86_400;
 /// Life asked for an agent's token.
 const AGENT_SECONDS: i64 = 3_600;
-/// A hub that gives shorter tokens is asked again no sooner than this.
-const SHORTEST: Duration = Duration::from_secs(30);
 /// How long a refused renewal waits before it is tried again.
 const REFUSED_RETRY: Duration = Duration::from_secs(30);
 /// How long a renewal without an answer waits before it is tried again.
 const UNANSWERED_RETRY: Duration = Duration::from_secs(5);
 
 /// A token that a hub gave.
-pub(super) struct Granted {
-    pub(super) token: String,
-    pub(super) expires: Time,
+struct Granted {
+    token: String,
+    expires: Time,
     /// How long it lives from now, as the hub says.
-    pub(super) life: Duration,
+    life: Duration,
 }
 
 /// The two accounts of a member on its hub, and clients that use them.
@@ -50,11 +50,19 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    pub(super) fn new(link: &Link) -> Result<Self, Error> {
+    /// Clients that trust what `link` knows by now.
+    pub(super) async fn new(link: &Link) -> Result<Self, Error> {
         let (renew, agent) = (Token::default(), Token::default());
-        let renewing = connect(&link.grant.spec, &renew, link.figures.requests())?;
-        let working = connect(&link.grant.spec, &agent, link.figures.requests())?;
+        let (grant, proxy) = (&link.grant.spec, &link.proxy);
+        let roots = roots(grant, link.record.followed_ca().await.as_ref())?;
+        let renewing = connect(grant, proxy, roots.clone(), &renew, link.figures.requests())?;
+        let working = connect(grant, proxy, roots, &agent, link.figures.requests())?;
         Ok(Self { renew, agent, renewing, working })
+    }
+
+    /// A client that works as `working` does, but believes `roots` alone.
+    pub(super) fn believing(&self, link: &Link, roots: Roots) -> Result<Client, Error> {
+        connect(&link.grant.spec, &link.proxy, roots, &self.agent, link.figures.requests())
     }
 
     /// Authenticates `renewing` with `token` from now on.
@@ -76,6 +84,7 @@ impl Tokens {
         store(link, &granted.token).await?;
         self.renew.set(&granted.token);
         link.figures.granted(&link.grant.name, "renew", granted.life);
+        link.renewal.store(granted.life.as_secs(), Ordering::Relaxed);
         let expires = granted.expires;
         link.record.change(|status| status.renewal_expires = Some(expires.clone())).await?;
         Ok(granted.life)
@@ -148,10 +157,6 @@ pub(super) fn is_unknown_token(error: &Error) -> bool {
     matches!(source.as_ref(), kube::Error::Api(status) if status.code == 401)
 }
 
-fn half(life: Duration) -> Duration {
-    (life / 2).max(SHORTEST)
-}
-
 fn retry(link: &Link, account: &str, error: &Error) -> Duration {
     let grant = &link.grant.name;
     tracing::warn!(grant, account, reason = error.reason(), error = chain(error), "not renewed");
@@ -170,15 +175,35 @@ async fn request(
     let ask = TokenRequest { spec, ..Default::default() };
     let params = PostParams::default();
     let answer = within("request token", api.create_token_request(account, &params, &ask)).await?;
+    let life = life(&answer, seconds, Timestamp::now());
     let status = answer.status.ok_or_else(|| Error::Unfit {
         reason: "the hub answered a request for a token without a token".into(),
     })?;
-    // A clock of ours that runs ahead only makes us renew early; one that is behind is capped by
-    // the seconds that were asked for.
-    let left = status.expiration_timestamp.0.as_second() - Timestamp::now().as_second();
-    let asked = answer.spec.expiration_seconds.unwrap_or(seconds).min(seconds);
-    let life = Duration::from_secs(u64::try_from(left.min(asked)).unwrap_or(0));
     Ok(Granted { token: status.token, expires: status.expiration_timestamp, life })
+}
+
+/// What the owner reads besides, where tokens live shorter than a member may be away for.
+pub(super) fn lives(link: &Link) -> String {
+    let seconds = link.renewal.load(Ordering::Relaxed);
+    let short = (seconds > 0).then(|| short_life(seconds)).flatten();
+    short.map_or_else(String::new, |life| {
+        format!(
+            "; the hub's renew tokens live {life} only: after longer away, this cluster must be invited \
+             again"
+        )
+    })
+}
+
+/// What the owner reads when the agent's key is not the one that the hub accepted.
+pub(super) fn new_key(link: &Link) -> Standing {
+    let member = &link.grant.spec.member;
+    Standing::new(
+        "ReEnrolNeeded",
+        format!(
+            "this agent has a new key, which the hub must accept: ask its operator for kubectl idlewild \
+             invite {member} --again, apply what it prints, and read out the new fingerprint. Guests go on"
+        ),
+    )
 }
 
 /// The renew token that an earlier run stored.
