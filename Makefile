@@ -71,9 +71,8 @@ $(PROMETHEUS)/promtool:
 	rm -rf $(PROMETHEUS)/package
 
 .PHONY: bench
-bench: setup build ## Prints figures: memory and CPU of hub and agent, dispatch through real API servers
-	cargo build --locked --release
-	IDLEWILD_PROGRAM=target/release/idlewild \
+bench: setup build image ## Prints figures: memory and CPU of hub and agent, dispatch through real API servers
+	IDLEWILD_PROGRAM=target/$(shell uname -m)-unknown-linux-gnu/release/idlewild \
 		cargo test --locked --test e2e -- --test-threads=1 --ignored --nocapture $(or $(TESTS),bench)
 
 .PHONY: image
