@@ -36,11 +36,11 @@ check: packages deny ## The part of the gate without control planes
 	cargo test --locked --lib --bins
 
 .PHONY: e2e
-e2e: setup build charts alerts ## Tests on real control planes
+e2e: helm4 build charts alerts ## Tests on real control planes
 	RUST_BACKTRACE=0 cargo test --locked --test e2e -- --test-threads=1 $(TESTS)
 
 .PHONY: charts
-charts: setup python ## Checks the charts: lint, schemas of Kubernetes 1.30 to 1.36, tables, plain manifests
+charts: helm4 python ## Checks the charts: lint, schemas of Kubernetes 1.30 to 1.36, tables, plain manifests
 	HELM=$(CONTROLPLANE)/helm deploy/render.sh --check
 	HELMS="$(CONTROLPLANE)/helm $(CONTROLPLANE)/helm4" $(PYTHON) deploy/check.py
 
@@ -90,6 +90,10 @@ image-reproducible: image ## Builds the image once more, elsewhere, and compares
 .PHONY: build
 build: packages
 	cargo build --locked
+
+.PHONY: helm4
+helm4: packages # the sandbox needs helm 3 only
+	e2e/controlplane/build.sh $(CONTROLPLANE) helm4
 
 .PHONY: setup
 setup: packages

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Builds the programs of a real Kubernetes control plane from their Go modules into DIR.
 #
-# Usage: build.sh DIR
+# Usage: build.sh DIR [helm4]    with helm4 what only tests need is built too
 # What DIR or $KUBEBUILDER_ASSETS already holds is taken as it is. A binary is rebuilt when the
 # module that pins its version changes: its stamp is the checksum of that go.mod and of the flags.
 set -euo pipefail
-out=${1:?usage: build.sh DIR}
+out=${1:?usage: build.sh DIR [helm4]}
 mkdir -p "$out"
 out=$(cd "$out" && pwd) # before the next line: DIR is relative to the caller
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -40,4 +40,6 @@ for binary in kube-apiserver kube-scheduler kube-controller-manager kubectl; do
 done
 build kwok sigs.k8s.io/kwok/cmd/kwok kwok
 build helm helm.sh/helm/v3/cmd/helm helm
-build helm4 helm.sh/helm/v4/cmd/helm helm4
+if [[ ${2:-} == helm4 ]]; then
+  build helm4 helm.sh/helm/v4/cmd/helm helm4
+fi
