@@ -12,7 +12,15 @@ PROMETHEUS := target/tools/prometheus
 PYTHON := target/tools/python/bin/python
 KEEP ?=
 # Debian's packages that a build or a run needs: program:package.
-NEEDS := cc:gcc setpriv:util-linux jq:jq runc:runc
+NEEDS := cc:gcc setpriv:util-linux
+# The same for building and starting the image.
+IMAGE_NEEDS := jq:jq runc:runc
+
+# $(call install,NEEDS) installs what is missing.
+define install
+missing=(); for need in $(1); do command -v "$${need%%:*}" >/dev/null || missing+=("$${need##*:}"); done; \
+if (($${#missing[@]})); then echo "installing $${missing[*]}"; apt-get update -q && apt-get install -qy "$${missing[@]}"; fi
+endef
 
 .PHONY: help
 help: ## Shows this help
@@ -76,7 +84,7 @@ bench: setup build image ## Prints figures: memory and CPU of hub and agent, dis
 		cargo test --locked --test e2e -- --test-threads=1 --ignored --nocapture $(or $(TESTS),bench)
 
 .PHONY: image
-image: packages ## Builds the container image and its SBOM below target/image, without a daemon
+image: packages image-packages ## Builds the container image and its SBOM below target/image, without a daemon
 	deploy/image.sh target/image
 
 .PHONY: test-image
@@ -101,8 +109,11 @@ setup: packages
 
 .PHONY: packages
 packages:
-	@missing=(); for need in $(NEEDS); do command -v "$${need%%:*}" >/dev/null || missing+=("$${need##*:}"); done; \
-	if (($${#missing[@]})); then echo "installing $${missing[*]}"; apt-get update -q && apt-get install -qy "$${missing[@]}"; fi
+	@$(call install,$(NEEDS))
+
+.PHONY: image-packages
+image-packages:
+	@$(call install,$(IMAGE_NEEDS))
 
 .PHONY: deny
 deny: $(DENY)
