@@ -25,6 +25,8 @@ struct Usage {
     resident: f64,
     /// Most that it ever was.
     peak: f64,
+    /// What of it is no file: heap and stacks; the rest is the program itself.
+    own: f64,
     /// Processor time in seconds.
     processor: f64,
 }
@@ -45,6 +47,7 @@ fn usage(process: &Process) -> Usage {
     Usage {
         resident: mebibytes("VmRSS"),
         peak: mebibytes("VmHWM"),
+        own: mebibytes("RssAnon"),
         processor: (ticks(11) + ticks(12)) / 100.0,
     }
 }
@@ -57,8 +60,9 @@ async fn idle(what: &str, process: &Process) {
     let after = usage(process);
     let share = (after.processor - before.processor) / began.elapsed().as_secs_f64();
     println!(
-        "{what}: {:.1} MiB resident ({:.1} at most), {:.1} mCPU",
+        "{what}: {:.1} MiB resident ({:.1} of heap and stacks, {:.1} at most), {:.1} mCPU",
         after.resident,
+        after.own,
         after.peak,
         share * 1000.0
     );
