@@ -227,7 +227,9 @@ fn the_right_to_make_secrets_gives_no_token_of_another_account() {
                 if said.contains("ValidatingAdmissionPolicy") { Ok(said) } else { Err(said) }
             })
             .await;
-            assert!(said.contains(words), "{user} {account}: {said}");
+            // Two policies refuse an operator's, and either may answer first.
+            let also = user == OPERATOR && said.contains("serviceaccounts/token");
+            assert!(said.contains(words) || also, "{user} {account}: {said}");
         }
         bindings.delete(maker, &DeleteParams::default()).await.unwrap();
         roles.delete(maker, &DeleteParams::default()).await.unwrap();
