@@ -63,7 +63,8 @@ fn the_image_holds_one_static_binary_and_runs_it_without_rights() {
     for place in [format!("{}/src/", repository().display()), format!("{}/", home.unwrap())] {
         assert!(!layout::contains(&program, &place), "the binary holds {place}");
     }
-    assert!(layout::contains(&program, "/idlewild/src/"), "paths are not told as they were mapped");
+    // Our own sources have relative paths; those of the crates show that the mapping works.
+    assert!(layout::contains(&program, "/crates/"), "paths are not told as they were mapped");
 }
 
 /// Name and version of each crate of the normal dependency graph.
