@@ -1,6 +1,7 @@
 //! What a watch has shown, by name; older versions never replace newer ones.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use kube::{Resource, ResourceExt};
 
@@ -18,7 +19,8 @@ pub fn key<K: Resource>(object: &K) -> Key {
 /// The objects that a watch has shown.
 #[derive(Clone, Debug)]
 pub struct Cache<K> {
-    items: BTreeMap<Key, K>,
+    /// Shared, so that whoever decides on an object does not copy it.
+    items: BTreeMap<Key, Arc<K>>,
     listing: Option<BTreeSet<Key>>,
     complete: bool,
 }
@@ -48,12 +50,18 @@ impl<K: Resource + Clone> Cache<K> {
     /// The object of `key`.
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<&K> {
-        self.items.get(key)
+        self.items.get(key).map(Arc::as_ref)
+    }
+
+    /// The object of `key`, to keep.
+    #[must_use]
+    pub fn shared(&self, key: &Key) -> Option<Arc<K>> {
+        self.items.get(key).cloned()
     }
 
     /// All objects, ordered by key.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &K)> {
-        self.items.iter()
+        self.items.iter().map(|(key, object)| (key, object.as_ref()))
     }
 
     /// How many there are.
@@ -79,7 +87,7 @@ impl<K: Resource + Clone> Cache<K> {
                 // Another object of the same name: the one before it is gone.
                 let held = self.items.get(&key(&object));
                 let before = held.filter(|held| held.uid() != object.uid()).cloned();
-                let gone = before.and_then(|before| self.remove(&before)).map(Change::Removed);
+                let gone = before.and_then(|before| self.remove(&*before)).map(Change::Removed);
                 gone.into_iter().chain(self.insert(object).map(Change::Set)).collect()
             }
             Seen::Gone(object) => self.remove(&object).map(Change::Removed).into_iter().collect(),
@@ -96,17 +104,17 @@ impl<K: Resource + Clone> Cache<K> {
         }
         if let Some(held) = self.items.get(&key)
             && held.uid() == object.uid()
-            && version(held) >= version(&object)
+            && version(held.as_ref()) >= version(&object)
         {
             return None;
         }
-        self.items.insert(key.clone(), object);
+        self.items.insert(key.clone(), Arc::new(object));
         Some(key)
     }
 
     /// Takes in the answer to a write of ours; one that is gone meanwhile stays gone.
     pub fn refresh(&mut self, object: K) -> Option<Key> {
-        let held = self.items.get(&key(&object)).and_then(ResourceExt::uid);
+        let held = self.items.get(&key(&object)).and_then(|held| held.uid());
         (held.is_some() && held == object.uid()).then(|| self.insert(object)).flatten()
     }
 
@@ -114,7 +122,7 @@ impl<K: Resource + Clone> Cache<K> {
     pub fn remove(&mut self, object: &K) -> Option<K> {
         let key = key(object);
         let same = self.items.get(&key).is_some_and(|held| held.uid() == object.uid());
-        same.then(|| self.items.remove(&key)).flatten()
+        same.then(|| self.items.remove(&key)).flatten().map(Arc::unwrap_or_clone)
     }
 
     fn finish_list(&mut self) -> Vec<Change<K>> {
@@ -122,7 +130,8 @@ impl<K: Resource + Clone> Cache<K> {
         let Some(listed) = self.listing.take() else { return Vec::new() };
         let missing: Vec<Key> =
             self.items.keys().filter(|key| !listed.contains(*key)).cloned().collect();
-        missing.iter().filter_map(|key| self.items.remove(key)).map(Change::Removed).collect()
+        let removed = missing.iter().filter_map(|key| self.items.remove(key));
+        removed.map(Arc::unwrap_or_clone).map(Change::Removed).collect()
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) struct Pass {
     /// The job.
     pub(super) id: JobId,
     /// As it is stored.
-    pub(super) job: GpuJob,
+    pub(super) job: Arc<GpuJob>,
     /// What it asks, or what is wrong with it.
     pub(super) asked: Read,
     /// Its queue, or the name of the one that does not do.
@@ -85,7 +85,7 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
     // A job that waited and was not touched is looked at only if it got something.
     let known: BTreeSet<JobId> = passes.iter().map(|pass| pass.id.clone()).collect();
     for id in placements.keys().filter(|id| !known.contains(*id)) {
-        let job = state.keys.get(id).and_then(|key| state.jobs.get(key)).cloned();
+        let job = state.keys.get(id).and_then(|key| state.jobs.shared(key));
         passes.extend(job.map(|job| pass(state, id.clone(), job, now, &mut work)));
     }
     for pass in passes {
@@ -105,8 +105,8 @@ fn passes(state: &mut State, now: Now, work: &mut Vec<Work>) -> Vec<Pass> {
     looked.extend(state.notes.iter().filter(|(_, notes)| due(notes)).map(|(id, _)| id.clone()));
     let mut passes = Vec::new();
     for id in looked {
-        let held = state.keys.get(&id).and_then(|key| state.jobs.get(key));
-        let Some(job) = held.filter(|job| job.uid().as_deref() == Some(&id.0)).cloned() else {
+        let held = state.keys.get(&id).and_then(|key| state.jobs.shared(key));
+        let Some(job) = held.filter(|job| job.uid().as_deref() == Some(&id.0)) else {
             work.extend(retire(state, &id));
             continue;
         };
@@ -163,7 +163,7 @@ fn seen_leases(state: &State, id: &JobId) -> BTreeMap<Epoch, lifecycle::Lease> {
 pub(super) fn pass(
     state: &mut State,
     id: JobId,
-    job: GpuJob,
+    job: Arc<GpuJob>,
     now: Now,
     work: &mut Vec<Work>,
 ) -> Pass {
@@ -276,8 +276,8 @@ fn priority(state: &State, job: &GpuJob) -> i32 {
 
 /// Counts what is on record as promised: once, when work begins.
 pub(super) fn recall_promises(state: &mut State) {
-    let jobs: Vec<GpuJob> = state.jobs.iter().map(|(_, job)| job.clone()).collect();
-    for job in jobs {
+    let keys: Vec<_> = state.keys.values().cloned().collect();
+    for job in keys.iter().filter_map(|key| state.jobs.shared(key)).collect::<Vec<_>>() {
         recall(state, &job);
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: the status that allocates an epoch is written, onto the version that was decided on,
 //! before the lease of that epoch exists anywhere. So two leaders cannot start one replica twice.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
@@ -41,7 +42,7 @@ pub(super) struct JobWork {
     /// The job.
     pub(super) id: JobId,
     /// As it was decided on.
-    pub(super) job: GpuJob,
+    pub(super) job: Arc<GpuJob>,
     /// Its status is behind: read it again.
     pub(super) look: bool,
     /// Its new status.
@@ -73,7 +74,7 @@ pub(super) enum LeaseWork {
 impl JobWork {
     /// Nothing to do yet.
     #[must_use]
-    pub(super) fn new(id: JobId, job: GpuJob) -> Self {
+    pub(super) fn new(id: JobId, job: Arc<GpuJob>) -> Self {
         Self { id, job, look: false, status: None, leases: Vec::new(), delete: false }
     }
 
@@ -142,7 +143,7 @@ impl Hand {
         if let Some(status) = &work.status {
             match apply::status(&api, &job, job.status.as_ref(), status, "write job status").await {
                 Ok(Some(fresh)) => {
-                    job = fresh.clone();
+                    job = Arc::new(fresh.clone());
                     self.tell(Answer::Job(Box::new(fresh))).await;
                 }
                 Ok(None) => {}

@@ -86,7 +86,7 @@ impl View {
 
     pub(in crate::hub) fn explain_at(&mut self, key: Key, now: Now) -> Option<GpuJobExplanation> {
         self.refresh(now);
-        let job = self.state.jobs.get(&key)?.clone();
+        let job = self.state.jobs.shared(&key)?;
         let id = JobId(job.uid()?);
         let pass = rounds::pass(&mut self.state, id, job, now, &mut Vec::new());
         let (_, facts) = self.facts.as_ref()?;
@@ -137,8 +137,8 @@ impl View {
 
 /// Notes what a job holds and wants, as a round of the hub does.
 fn look(state: &mut State, id: JobId, now: Now) {
-    let held = state.keys.get(&id).and_then(|key| state.jobs.get(key));
-    let Some(job) = held.filter(|job| job.uid().as_deref() == Some(&id.0)).cloned() else { return };
+    let held = state.keys.get(&id).and_then(|key| state.jobs.shared(key));
+    let Some(job) = held.filter(|job| job.uid().as_deref() == Some(&id.0)) else { return };
     rounds::recall(state, &job);
     let pass: Pass = rounds::pass(state, id, job, now, &mut Vec::new());
     bars::note(state, &pass, now);
