@@ -13,10 +13,9 @@ use kube::{Api, Client};
 
 use super::{ENROL_ROLE, Error, binding, check_name, ensure, hub_identity, namespace_of, say};
 use crate::api::member::short_life;
-use crate::api::{JOIN_REQUEST, JoinRequest, MemberCluster};
 use crate::cluster::within;
 use admit::{WORKING, admit, end_tokens, renewal_life};
-use asked::{Asked, Before, asked};
+use asked::{Asked, Asking, Before};
 
 /// The role by which a newcomer asks to join.
 const JOIN: &str = "idlewild-member-join";
@@ -45,18 +44,15 @@ pub async fn run(client: Client, args: Accept, out: &mut dyn Write) -> Result<()
     check_name(name)?;
     let hub = hub_identity(&client).await?;
     let namespace = namespace_of(name);
-    let members: Api<MemberCluster> = Api::all(client.clone());
-    let requests: Api<JoinRequest> = Api::namespaced(client.clone(), &namespace);
     let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), &namespace);
-    let member = within("get member", members.get_opt(name)).await?;
-    let request = within("get join request", requests.get_opt(JOIN_REQUEST)).await?;
-    let asked = asked(name, &hub.id, member, request)?;
+    let asking = Asking::new(&client, name, &hub.id);
+    let asked = asking.look().await?;
     say(out, &asked.sentence())?;
     // Asked once: what an operator accepted is not asked again, but a wrong word is still wrong.
     if asked.before != Before::Same || args.fingerprint.is_some() {
         confirm(&args, &asked, out)?;
     }
-    admit(&members, &asked, args.jurisdictions).await?;
+    admit(&asking, &asked, args.jurisdictions.as_deref()).await?;
     // The binding is there while an invitation is open; the hub removes it at the first heartbeat.
     if within("get role binding", bindings.get_opt(JOIN)).await?.is_none() {
         return say(out, &format!("{name} has joined; there is nothing more to do"));
@@ -125,7 +121,7 @@ mod tests {
     use super::*;
 
     fn newcomer(print: &str, before: Before) -> Asked {
-        let member = MemberCluster::new("north", crate::api::MemberClusterSpec::default());
+        let member = asked::tests::member(None, None);
         Asked { member, fingerprint: print.into(), cluster_identity: "sha256:abc".into(), before }
     }
 

@@ -10,35 +10,61 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use super::super::{Error, account, delete, ensure};
-use super::asked::Asked;
+use super::asked::{Asked, Asking};
 use crate::api::{JOIN_SECRET_HUB, MemberCluster, RENEW_SECONDS};
 use crate::cluster::{Outcome, within};
 
-/// Writes the acceptance onto the member that was read.
+/// How often somebody else may write to the member while it is accepted; the hub does so for a
+/// moment after an invitation.
+const TRIES: usize = 10;
+
+/// Writes the acceptance of what the operator `compared`. Whoever writes to the member meanwhile does
+/// not disturb, as long as the same cluster asks with the same key.
 pub(super) async fn admit(
-    members: &Api<MemberCluster>,
-    asked: &Asked,
-    jurisdictions: Option<Vec<String>>,
+    asking: &Asking<'_>,
+    compared: &Asked,
+    jurisdictions: Option<&[String]>,
 ) -> Result<(), Error> {
+    let mut member = compared.member.clone();
+    for _ in 0..TRIES {
+        if written(&asking.members, &member, compared, jurisdictions).await? {
+            return Ok(());
+        }
+        let now = asking.look().await?;
+        if !now.is_as(compared) {
+            break;
+        }
+        member = now.member;
+    }
+    Err(Error::Refused(format!(
+        "{} was changed by somebody else just now: look at it and accept again",
+        asking.name
+    )))
+}
+
+/// Writes the acceptance onto the member that was read; false if it was changed since.
+async fn written(
+    members: &Api<MemberCluster>,
+    member: &MemberCluster,
+    compared: &Asked,
+    jurisdictions: Option<&[String]>,
+) -> Result<bool, Error> {
     let mut spec = json!({
         "accepted": true,
-        "fingerprint": asked.fingerprint,
-        "clusterIdentity": asked.cluster_identity,
+        "fingerprint": compared.fingerprint,
+        "clusterIdentity": compared.cluster_identity,
     });
     if let Some(jurisdictions) = jurisdictions {
         spec["jurisdictions"] = json!(jurisdictions);
     }
-    let member = &asked.member;
     let patch = Patch::Merge(json!({
         "metadata": { "uid": member.uid(), "resourceVersion": member.resource_version() },
         "spec": spec,
     }));
     let (name, params) = (member.name_any(), PatchParams::default());
     match within("accept member", members.patch(&name, &params, &patch)).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.outcome() == Outcome::Conflict => Err(Error::Refused(format!(
-            "{name} was changed by somebody else just now: look at it and accept again"
-        ))),
+        Ok(_) => Ok(true),
+        Err(error) if error.outcome() == Outcome::Conflict => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
@@ -95,4 +121,89 @@ pub(super) async fn renewal_life(client: &Client, namespace: &str) -> Result<Opt
     let ends = answer.status.map(|status| status.expiration_timestamp.0.as_second());
     let seconds = made.zip(ends).map(|(made, ends)| ends - made);
     Ok(seconds.and_then(|seconds| u64::try_from(seconds).ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::{Arc, Mutex};
+
+    use http::{Method, Request, Response};
+    use kube::client::Body;
+    use serde_json::{Value, to_value};
+
+    use super::super::asked::tests::{IDENTITY, member, request};
+    use super::*;
+    use crate::api::JoinRequest;
+
+    /// An API server on which somebody else has just written, `writes` times, each time it is read;
+    /// from the second time on, the request of `intruder` lies there. It keeps what is written at last.
+    fn busy(
+        request: JoinRequest,
+        writes: usize,
+        intruder: Option<JoinRequest>,
+    ) -> (Client, Arc<Mutex<Vec<Value>>>) {
+        let (kept, reads) = (Arc::<Mutex<Vec<Value>>>::default(), Arc::new(Mutex::new(0)));
+        let keep = Arc::clone(&kept);
+        let service = tower::service_fn(move |call: Request<Body>| {
+            let (keep, reads) = (Arc::clone(&keep), Arc::clone(&reads));
+            let asks = intruder.clone().filter(|_| *reads.lock().unwrap() > 1);
+            let asks = to_value(asks.unwrap_or_else(|| request.clone())).unwrap();
+            async move {
+                let mut shown = to_value(member(None, None)).unwrap();
+                let (code, body) = if call.method() == Method::PATCH {
+                    let sent = call.into_body().collect_bytes().await.unwrap();
+                    let sent: Value = serde_json::from_slice(&sent).unwrap();
+                    if sent["metadata"]["resourceVersion"] == json!(writes.to_string()) {
+                        keep.lock().unwrap().push(sent);
+                        (200, shown)
+                    } else {
+                        let reason = json!({"kind": "Status", "code": 409, "reason": "Conflict"});
+                        (409, reason)
+                    }
+                } else if call.uri().path().contains("joinrequests") {
+                    (200, asks)
+                } else {
+                    let mut reads = reads.lock().unwrap();
+                    shown["metadata"]["resourceVersion"] = json!(reads.to_string());
+                    *reads += 1;
+                    (200, shown)
+                };
+                let body = Body::from(serde_json::to_vec(&body).unwrap());
+                Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        (Client::new(service, "default"), kept)
+    }
+
+    async fn try_to_admit(client: &Client) -> Result<(), Error> {
+        let asking = Asking::new(client, "north", "hub");
+        let compared = asking.look().await.unwrap();
+        admit(&asking, &compared, Some(&["EU".into()])).await
+    }
+
+    #[tokio::test]
+    async fn others_may_write_to_the_member_while_it_is_accepted() {
+        let (client, kept) = busy(request(), 3, None);
+        try_to_admit(&client).await.unwrap();
+        let kept = kept.lock().unwrap();
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept[0]["spec"]["clusterIdentity"], json!(IDENTITY));
+        assert_eq!(kept[0]["spec"]["jurisdictions"], json!(["EU"]));
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_in_its_place_meanwhile_is_not_accepted() {
+        let (client, kept) = busy(request(), 3, Some(request()));
+        let error = try_to_admit(&client).await.unwrap_err().to_string();
+        assert!(error.contains("look at it and accept again"), "{error}");
+        assert!(kept.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_member_that_never_rests_is_given_up() {
+        let (client, kept) = busy(request(), usize::MAX, None);
+        assert!(try_to_admit(&client).await.is_err());
+        assert!(kept.lock().unwrap().is_empty());
+    }
 }

@@ -1,8 +1,33 @@
 //! Who asks to join, and who had that place before.
 
-use super::super::Error;
+use kube::{Api, Client};
+
+use super::super::{Error, namespace_of};
 use crate::api::applicant::Applicant;
-use crate::api::{JoinRequest, MemberCluster};
+use crate::api::{JOIN_REQUEST, JoinRequest, MemberCluster};
+use crate::cluster::within;
+
+/// Where it stands whether a cluster asks to join as `name`.
+pub(super) struct Asking<'a> {
+    pub(super) name: &'a str,
+    pub(super) members: Api<MemberCluster>,
+    requests: Api<JoinRequest>,
+    hub_id: &'a str,
+}
+
+impl<'a> Asking<'a> {
+    pub(super) fn new(client: &Client, name: &'a str, hub_id: &'a str) -> Self {
+        let requests = Api::namespaced(client.clone(), &namespace_of(name));
+        Self { name, members: Api::all(client.clone()), requests, hub_id }
+    }
+
+    /// Who asks now.
+    pub(super) async fn look(&self) -> Result<Asked, Error> {
+        let member = within("get member", self.members.get_opt(self.name)).await?;
+        let request = within("get join request", self.requests.get_opt(JOIN_REQUEST)).await?;
+        asked(self.name, self.hub_id, member, request)
+    }
+}
 
 /// A cluster that asks to join, and whom it says it is.
 #[derive(Debug)]
@@ -25,6 +50,12 @@ pub(super) enum Before {
 }
 
 impl Asked {
+    /// True if the same cluster with the same key has the same place as in `other`.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        (&self.fingerprint, &self.cluster_identity, &self.before)
+            == (&other.fingerprint, &other.cluster_identity, &other.before)
+    }
+
     /// What the operator reads first.
     pub(super) fn sentence(&self) -> String {
         let (name, print) =
@@ -41,7 +72,7 @@ impl Asked {
 }
 
 /// Who asks to join as `name`, if that is in order.
-pub(super) fn asked(
+fn asked(
     name: &str,
     hub_id: &str,
     member: Option<MemberCluster>,
@@ -105,17 +136,20 @@ fn before(member: &MemberCluster, fingerprint: &str, cluster_identity: &str) -> 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use ring::rand::SystemRandom;
     use ring::signature::{Ed25519KeyPair, KeyPair};
 
     use super::*;
     use crate::api::applicant::{encoded, public_key};
-    use crate::api::{JOIN_REQUEST, JoinRequestSpec, MemberClusterSpec};
+    use crate::api::{JoinRequestSpec, MemberClusterSpec};
 
-    const IDENTITY: &str = "sha256:abc";
+    pub(in super::super) const IDENTITY: &str = "sha256:abc";
 
-    fn member(accepted: Option<&str>, identity: Option<&str>) -> MemberCluster {
+    pub(in super::super) fn member(
+        accepted: Option<&str>,
+        identity: Option<&str>,
+    ) -> MemberCluster {
         MemberCluster::new(
             "north",
             MemberClusterSpec {
@@ -127,7 +161,7 @@ mod tests {
         )
     }
 
-    fn request() -> JoinRequest {
+    pub(in super::super) fn request() -> JoinRequest {
         let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         let pair = Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap();
         let key = public_key(pair.public_key().as_ref());
