@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
+use serde_json::Value;
 
 use super::gpujob::{FailureAction, PodFailureRule};
 use super::gpulease::{EpochRef, GpuLease, LeasePhase};
@@ -52,9 +53,10 @@ pub fn time(millis: i64) -> Time {
 /// Every violation, one sentence each.
 pub fn asked(job: &GpuJob) -> Result<Request, Vec<String>> {
     let spec = &job.spec;
-    let mut wrong = template::violations(&spec.template, spec.gpu.count);
+    let template = spec.template.value();
+    let mut wrong = template::violations(&template, spec.gpu.count);
     let gpus = u32::try_from(spec.gpu.count).unwrap_or(0);
-    let need = template::need(&spec.template, spec.gpu.count).unwrap_or_else(|problems| {
+    let need = template::need(&template, spec.gpu.count).unwrap_or_else(|problems| {
         wrong.extend(problems);
         template::Need::default()
     });
@@ -70,7 +72,7 @@ pub fn asked(job: &GpuJob) -> Result<Request, Vec<String>> {
         return Err(wrong);
     }
     let need = PodNeed { gpus, milli_cpu: need.milli_cpu, memory: need.memory_bytes };
-    Ok(Request { need, models, labels, ..request(job) })
+    Ok(Request { need, models, labels, ..request(job, &template) })
 }
 
 fn unsigned(number: i32) -> u32 {
@@ -115,7 +117,7 @@ fn failure_rule(rule: &PodFailureRule) -> FailureRule {
 }
 
 /// The part of the request that cannot be wrong.
-fn request(job: &GpuJob) -> Request {
+fn request(job: &GpuJob, template: &Value) -> Request {
     let spec = &job.spec;
     let placement = spec.placement.clone().unwrap_or_default();
     let affinity = placement.cluster_affinity.unwrap_or_default();
@@ -126,8 +128,8 @@ fn request(job: &GpuJob) -> Request {
         excluded: affinity.exclude.into_iter().collect(),
         tolerations: taints::tolerations(job),
         residency: spec.data.as_ref().map(|data| data.residency.iter().cloned().collect()),
-        images: template::images(&spec.template),
-        grace_seconds: u64::try_from(template::grace_seconds(&spec.template)).unwrap_or(0),
+        images: template::images(template),
+        grace_seconds: u64::try_from(template::grace_seconds(template)).unwrap_or(0),
         ..Request::default()
     }
 }

@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use super::template::PodTemplate;
+
 mod status;
 
 pub use status::{
@@ -140,14 +142,7 @@ pub struct GpuJobSpec {
     /// `idlewild-gpujob-template` says what it may hold, and names what it may not. Its annotations,
     /// and labels with a prefix other than `app.kubernetes.io/`, stay here: they would steer what
     /// runs in a member's cluster. Images are always pulled, whatever `imagePullPolicy` says.
-    #[schemars(schema_with = "open_object")]
-    pub template: serde_json::Value,
-}
-
-/// A schema that keeps every field: the pod template outlives what this build knows of pods.
-#[must_use]
-pub fn open_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+    pub template: PodTemplate,
 }
 
 const fn one() -> i32 {

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::gpujob::open_object;
+use super::template::PodTemplate;
 
 mod bounds;
 mod standing;
@@ -132,8 +132,7 @@ pub struct GpuLeaseSpec {
     #[schemars(length(min = 1, max = 71))]
     pub digest: String,
     /// A v1 `PodTemplateSpec`.
-    #[schemars(schema_with = "open_object")]
-    pub template: serde_json::Value,
+    pub template: PodTemplate,
     /// Set once by the hub when it wants the attempt ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn: Option<Withdrawal>,
@@ -335,8 +334,7 @@ pub struct GuestLeaseSpec {
     #[schemars(length(min = 1, max = 71))]
     pub digest: String,
     /// A v1 `PodTemplateSpec`; dropped after the end.
-    #[schemars(schema_with = "open_object")]
-    pub template: serde_json::Value,
+    pub template: PodTemplate,
     /// True once the hub has seen the acceptance; only then pods exist.
     #[serde(default)]
     pub confirmed: bool,

@@ -12,6 +12,7 @@ mod cross;
 mod need;
 mod policy;
 mod table;
+mod text;
 mod words;
 
 use serde_json::Value;
@@ -23,6 +24,7 @@ pub use need::{
 };
 pub use policy::{POLICY_NAME, policy};
 pub use table::MAX_BYTES;
+pub use text::PodTemplate;
 
 /// Everything that is wrong with `template` for pods of `gpu_count` GPUs, each a sentence with the
 /// path of the field and what to do. Empty: the template may run as a guest.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kube::{Resource, ResourceExt};
 
-use super::watch::Seen;
+use super::watch::{Seen, slim};
 
 /// Namespace and name; cluster-scoped objects have an empty namespace.
 pub type Key = (String, String);
@@ -97,7 +97,8 @@ impl<K: Resource + Clone> Cache<K> {
     }
 
     /// Takes in `object` unless a newer version is here.
-    pub fn insert(&mut self, object: K) -> Option<Key> {
+    pub fn insert(&mut self, mut object: K) -> Option<Key> {
+        slim(&mut object);
         let key = key(&object);
         if let Some(listing) = &mut self.listing {
             listing.insert(key.clone());
@@ -144,6 +145,7 @@ fn version<K: Resource>(object: &K) -> u64 {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::ConfigMap;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
     use serde_json::json;
 
     use super::*;
@@ -168,6 +170,21 @@ mod tests {
         let changes = cache.apply(Seen::Object(object("a", "2", 3)));
         let set = Change::Set(("n".into(), "a".into()));
         assert_eq!(changes, [Change::Removed(object("a", "1", 5)), set], "another object");
+    }
+
+    #[test]
+    fn what_nobody_reads_is_not_kept() {
+        let mut cache = Cache::default();
+        let mut full = object("a", "1", 5);
+        full.managed_fields_mut().push(ManagedFieldsEntry::default());
+        let applied = ("kubectl.kubernetes.io/last-applied-configuration".into(), "{}".into());
+        full.annotations_mut().extend([applied, ("note".into(), "kept".into())]);
+        cache.apply(Seen::Object(full.clone()));
+        full.metadata.resource_version = Some("6".into());
+        cache.refresh(full);
+        let held = cache.get(&("n".into(), "a".into())).unwrap();
+        assert_eq!((version(held), &held.metadata.managed_fields), (6, &None));
+        assert_eq!(held.annotations().keys().collect::<Vec<_>>(), ["note"]);
     }
 
     #[test]

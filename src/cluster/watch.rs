@@ -97,9 +97,22 @@ fn untyped<K: Resource<DynamicType = ()>>(api: Api<K>) -> Api<DynamicObject> {
     }
 }
 
+/// Annotation in which `kubectl apply` keeps the whole manifest once more.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Drops what we never read of an object, and what is larger than all the rest of it. Answers to
+/// writes hold it as well as what watches see.
+pub fn slim<K: Resource>(object: &mut K) {
+    let meta = object.meta_mut();
+    meta.managed_fields = None;
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
+}
+
 /// The object without what nobody reads; `None` if it is not what its kind should be.
 fn read<K: Resource<DynamicType = ()> + DeserializeOwned>(mut object: DynamicObject) -> Option<K> {
-    object.managed_fields_mut().clear();
+    slim(&mut object);
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     match object.try_parse() {
         Ok(object) => Some(object),

@@ -11,6 +11,7 @@
 //! - **refusal**: why a pool cannot take a demand.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::indexes::Indexes;
 
@@ -186,7 +187,7 @@ pub struct Demand {
     /// Replica indexes that want a lease, as many as may run now.
     pub wanted: Indexes,
     /// What each of them asks for.
-    pub request: Request,
+    pub request: Arc<Request>,
     /// Pools that refused it lately: barred while the pool's serial is not above this one.
     pub barred: BTreeMap<PoolId, i64>,
     /// Not before this time, in milliseconds since 1970.

@@ -1,6 +1,7 @@
 //! Test only: pools, demands and rounds in the shortest notation that still says everything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::fit;
 use super::indexes::Indexes;
@@ -178,7 +179,7 @@ pub(super) fn demand(text: &str) -> Demand {
         job: JobId(words.next().expect("a name").into()),
         queue: "q".into(),
         wanted: Indexes::range(0, 1),
-        request: request(""),
+        request: Arc::new(request("")),
         ..Demand::default()
     };
     for word in words {
@@ -191,11 +192,11 @@ pub(super) fn demand(text: &str) -> Demand {
                 let (pool, serial) = pair(text, ':');
                 demand.barred.insert(id(pool), number(serial));
             }
-            Some(_) => adjust(&mut demand.request, word),
+            Some(_) => adjust(Arc::make_mut(&mut demand.request), word),
             None => match word.split_at(1) {
                 ("x", n) => demand.wanted = Indexes::range(0, number(n)),
                 ("#", list) => demand.wanted = Indexes::parse(list).expect("indexes"),
-                _ => adjust(&mut demand.request, word),
+                _ => adjust(Arc::make_mut(&mut demand.request), word),
             },
         }
     }

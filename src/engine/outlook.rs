@@ -3,6 +3,8 @@
 //! Invariant: it is the round itself that is asked, up to that job; a change is said to help only
 //! after the same pools confirmed it.
 
+use std::sync::Arc;
+
 use super::model::{Demand, JobId, Placement, PoolId, Request, Snapshot, Waiting};
 use super::placement::{Answer, answers};
 use super::round::{Round, in_order};
@@ -103,7 +105,7 @@ struct Asking<'a> {
 
 impl Asking<'_> {
     /// How well the pools can take the demand with `request` in place of its own, and which.
-    fn effect(&self, request: Request) -> (Effect, Vec<PoolId>) {
+    fn effect(&self, request: Arc<Request>) -> (Effect, Vec<PoolId>) {
         let demand = Demand { request, ..self.demand.clone() };
         let said = answers(&demand, self.round.book());
         let pools = |able: fn(&Answer) -> bool| -> Vec<PoolId> {
@@ -134,7 +136,7 @@ impl Asking<'_> {
         }
         let request = &self.demand.request;
         let try_one = |relief: Relief| {
-            let (effect, pools) = self.effect(relief.apply(request));
+            let (effect, pools) = self.effect(Arc::new(relief.apply(request)));
             (effect > today).then_some(Change { relief, effect, pools })
         };
         let singles = relief::singles(request, snapshot).into_iter().filter_map(try_one);
@@ -163,7 +165,7 @@ impl Asking<'_> {
         relief: impl Fn(u64) -> Relief,
     ) -> Option<Change> {
         let request = &self.demand.request;
-        let effect = |value| self.effect(relief(value).apply(request));
+        let effect = |value| self.effect(Arc::new(relief(value).apply(request)));
         let (mut low, mut high) = range;
         if low > high {
             return None;
@@ -184,7 +186,7 @@ impl Asking<'_> {
 
     /// Fewer and smaller pods at once: what keeps most GPUs.
     fn smaller(&self, today: Effect) -> Option<Change> {
-        let Request { size, need, .. } = self.demand.request;
+        let Request { size, need, .. } = *self.demand.request;
         let most = u64::from(size).checked_sub(1)?;
         let tried = (1..need.gpus).filter_map(|gpus| {
             self.largest((1, most), today, |size| Relief::Smaller {

@@ -147,7 +147,7 @@ impl<'a> Round<'a> {
         demand: &'a Demand,
         allowed: u32,
     ) -> (Vec<Lease<'a>>, Option<BTreeMap<Refusal, u32>>) {
-        let request = &demand.request;
+        let request = &*demand.request;
         let mut leases = Vec::new();
         if let Some(known) = self.refused.get(request).filter(|_| demand.barred.is_empty()) {
             return (leases, Some(known.clone()));

@@ -46,12 +46,12 @@ pub(super) fn conclude(
             step => work.leases.extend(leases::withdrawal(state, &pass.id, step)),
         }
     }
-    if let Ok(asked) = pass.asked.clone().as_ref() {
+    if let Ok(asked) = pass.asked.clone() {
         for placement in placed {
             let terms = convert::terms(&pass.job);
             let allocation = allocate(state, &mut pass, &terms, placement, (identity, now));
             let lease = leases::build(&pass.job, &allocation, &identity.id);
-            promise(state, &pass.id, asked, &allocation);
+            promise(state, &pass.id, &asked, &allocation);
             pass.advance.record.allocations.push(allocation);
             work.leases.push(LeaseWork::Create(Box::new(lease)));
         }
@@ -113,7 +113,7 @@ pub(super) fn wait(
 ) -> Option<Wait> {
     let quota = |reason, message| Some(Wait { reason, for_quota: true, message });
     let place = |reason, message| Some(Wait { reason, for_quota: false, message });
-    let asked = match pass.asked.as_ref() {
+    let asked = match &pass.asked {
         Ok(asked) => asked,
         Err(wrong) => return quota(reasons::MISCONFIGURED, wrong.join("; ")),
     };

@@ -72,7 +72,7 @@ pub(super) enum Answer {
 }
 
 /// What a job asks, or all that is wrong with it.
-pub(super) type Read = Arc<Result<Request, Vec<String>>>;
+pub(super) type Read = Result<Arc<Request>, Arc<Vec<String>>>;
 
 /// What the loop remembers of a job between passes.
 #[derive(Debug, Default)]

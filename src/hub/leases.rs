@@ -38,7 +38,7 @@ pub(super) fn build(job: &GpuJob, allocation: &Allocation, hub_id: &str) -> GpuL
         indexes: allocation.indexes.to_string(),
         size: job.spec.size,
         gpu: leased_gpu(job, &allocation.model),
-        grace_seconds: template::grace_seconds(&job.spec.template),
+        grace_seconds: template::grace_seconds(&job.spec.template.value()),
         active_deadline_seconds: signed(allocation.deadline_seconds),
         residency: job.spec.data.as_ref().map(|data| data.residency.clone()),
         digest: String::new(),

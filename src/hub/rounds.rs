@@ -195,7 +195,7 @@ fn asked(state: &mut State, id: &JobId, job: &GpuJob) -> Read {
     let class = job.spec.priority_class_name.as_ref();
     let known = |name: &&String| state.priorities.get(&(String::new(), (*name).clone())).is_some();
     if let Some(name) = class.filter(|name| !known(name)) {
-        return Arc::new(Err(vec![format!(
+        return Err(Arc::new(vec![format!(
             "priorityClassName: there is no PriorityClass {name} on this hub; see kubectl get \
              priorityclasses"
         )]));
@@ -205,7 +205,7 @@ fn asked(state: &mut State, id: &JobId, job: &GpuJob) -> Read {
     if let Some((_, asked)) = notes.asked.as_ref().filter(|(read, _)| *read == generation) {
         return asked.clone();
     }
-    let asked = Arc::new(convert::asked(job));
+    let asked = convert::asked(job).map(Arc::new).map_err(Arc::new);
     notes.asked = Some((generation, asked.clone()));
     asked
 }
@@ -242,7 +242,7 @@ pub(super) fn note_held(state: &mut State, pass: &Pass) {
 
 /// What the job wants placed now.
 pub(super) fn demand(state: &State, pass: &Pass, now: Now) -> Option<Demand> {
-    let asked = pass.asked.as_ref().as_ref().ok()?;
+    let asked = pass.asked.as_ref().ok()?;
     if pass.advance.wanted.is_empty() {
         return None;
     }

@@ -182,7 +182,7 @@ impl State {
     fn plan(&mut self, uid: &str, key: Key, node: &str) {
         let Some(lease) = self.leases.get(uid) else { return };
         let count = lease.spec.gpu.count;
-        let need = template::need(&lease.spec.template, count).unwrap_or_default();
+        let need = template::need(&lease.spec.template.value(), count).unwrap_or_default();
         let resource = gpus::resource_name(&lease.spec.gpu.model);
         let load = Load {
             gpus: BTreeMap::from([(resource, count.unsigned_abs())]),
@@ -215,6 +215,6 @@ impl State {
 
 /// What each pod of `lease` needs; `None` if its template is not allowed after all.
 fn need(lease: &GuestLease, terms: &Terms) -> Option<PodNeed> {
-    let need = template::need(&lease.spec.template, lease.spec.gpu.count).ok()?;
+    let need = template::need(&lease.spec.template.value(), lease.spec.gpu.count).ok()?;
     Some(PodNeed { gpus: terms.gpus, milli_cpu: need.milli_cpu, memory: need.memory_bytes })
 }

@@ -149,7 +149,7 @@ pub fn answer(name: &str, lease: &GuestLeaseSpec, books: Books<'_>) -> Answer {
             format!("epoch {epoch} of this job came before {}", lease.epoch),
         );
     }
-    let need = match template::need(&lease.template, lease.gpu.count) {
+    let need = match template::need(&lease.template.value(), lease.gpu.count) {
         Ok(need) => need,
         Err(violations) => return refuse("TemplateNotAllowed", violations.join("; ")),
     };
@@ -219,7 +219,7 @@ fn policy(lease: &GuestLeaseSpec, pool: &GpuPoolSpec) -> Option<(&'static str, S
     if allow.types.as_ref().is_some_and(|types| !types.contains(&JobType::Batch)) {
         return Some(("TypeNotAllowed", format!("{name} is not lent to jobs of type Batch")));
     }
-    let images = template::images(&lease.template);
+    let images = template::images(&lease.template.value());
     if let Some(image) = images.iter().find(|image| !image_allowed(allow.images.as_deref(), image))
     {
         return Some(("ImageNotAllowed", format!("{name} does not allow image {image}")));

@@ -8,6 +8,7 @@ use super::node::Node;
 use super::pod::{self, Pod};
 use super::step::Task;
 use crate::api::{GpuPool, GuestLease, HubGrant};
+use crate::cluster::watch::slim;
 use crate::cluster::{Outcome, Seen};
 
 /// An object with what orders its versions.
@@ -59,7 +60,8 @@ pub enum Written {
 
 /// `object` with its UID and version.
 #[must_use]
-pub fn noted<K: Resource>(object: K) -> Noted<K> {
+pub fn noted<K: Resource>(mut object: K) -> Noted<K> {
+    slim(&mut object);
     Noted {
         uid: object.uid().unwrap_or_default(),
         version: pod::version(object.meta().resource_version.as_deref()),

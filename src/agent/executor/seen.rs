@@ -13,6 +13,7 @@ use super::step::Task;
 use super::store::Put;
 use super::usage::Entry;
 use crate::api::GuestLease;
+use crate::api::template::PodTemplate;
 use crate::cluster::{Outcome, Seen};
 
 impl State {
@@ -34,7 +35,7 @@ impl State {
         let over = is_over(&item);
         if over {
             // An ended lease makes no pods: its template is only weight.
-            item.spec.template = serde_json::Value::Null;
+            item.spec.template = PodTemplate::default();
         }
         let serial = status.and_then(|status| status.serial).unwrap_or(0);
         let (pool, confirmed) = (item.spec.pool.clone(), item.spec.confirmed);

@@ -45,7 +45,7 @@ pub fn pod_name(lease: &GuestLease, key: Key) -> String {
 /// Everything that the template may not hold, a sentence each.
 pub fn pod(lease: &GuestLease, pool: &GpuPoolSpec, plan: Plan<'_>) -> Result<Value, Vec<String>> {
     let spec = &lease.spec;
-    let violations = template::violations(&spec.template, spec.gpu.count);
+    let violations = template::violations(&spec.template.value(), spec.gpu.count);
     if !violations.is_empty() {
         return Err(violations);
     }
@@ -97,7 +97,7 @@ pub fn gate(lease: &GuestLease, address: &str) -> Value {
 }
 
 fn labels(lease: &GuestLease, key: Key) -> BTreeMap<String, String> {
-    let mut labels = template::guest_labels(&lease.spec.template);
+    let mut labels = template::guest_labels(&lease.spec.template.value());
     let mut ours = vec![
         (api::LABEL_JOB_UID, lease.spec.job.uid.clone()),
         (api::LABEL_GUEST_LEASE, lease.name_any()),
@@ -119,11 +119,12 @@ fn annotations(lease: &GuestLease, sandbox: bool) -> BTreeMap<String, String> {
     if !sandbox {
         return BTreeMap::new();
     }
-    template::sandbox_annotations(&lease.spec.template)
+    template::sandbox_annotations(&lease.spec.template.value())
 }
 
 fn pod_spec(lease: &GuestLease, pool: &GpuPoolSpec, plan: Plan<'_>) -> Value {
-    let given = lease.spec.template.get("spec").cloned().unwrap_or_default();
+    let template = lease.spec.template.value();
+    let given = template.get("spec").cloned().unwrap_or_default();
     let defaults = pool.pod_defaults.clone().unwrap_or_default();
     let gang = lease.spec.size > 1;
     let mut spec = Map::new();
@@ -146,7 +147,7 @@ fn pod_spec(lease: &GuestLease, pool: &GpuPoolSpec, plan: Plan<'_>) -> Value {
     put("tolerations", tolerations(&defaults.tolerations));
     put("securityContext", security(&given));
     put("volumes", volumes(&given));
-    let gpus = template::gpu_limits(&lease.spec.template, lease.spec.gpu.count);
+    let gpus = template::gpu_limits(&template, lease.spec.gpu.count);
     let resource = gpus::resource_name(&lease.spec.gpu.model);
     let frame = container::Frame {
         variables: container::variables(lease, plan.key),

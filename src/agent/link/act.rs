@@ -168,8 +168,10 @@ impl Hand<'_> {
             return Ok(vec![found]);
         }
         // A merge patch empties a map only by naming its keys.
-        let template = match &guest.spec.template {
-            Value::Object(fields) => fields.keys().map(|key| (key.clone(), Value::Null)).collect(),
+        let template = match guest.spec.template.value() {
+            Value::Object(fields) => {
+                fields.into_iter().map(|(key, _)| (key, Value::Null)).collect()
+            }
             _ => serde_json::Map::new(),
         };
         let change = json!({ "forgotten": true, "template": template });

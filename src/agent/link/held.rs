@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kube::{Resource, ResourceExt};
 
 use crate::cluster::Seen;
+use crate::cluster::watch::slim;
 
 /// Objects by key. Invariant: outside of a list no object gives way to an older version.
 pub(super) struct Held<K> {
@@ -64,7 +65,8 @@ impl<K: Resource> Held<K> {
     }
 
     /// Holds `object` unless a newer version is held; returns its key if anything changed.
-    pub(super) fn put(&mut self, object: K) -> Option<String> {
+    pub(super) fn put(&mut self, mut object: K) -> Option<String> {
+        slim(&mut object);
         let key = (self.key)(&object)?;
         if let Some(listing) = &mut self.listing {
             listing.insert(key.clone());

@@ -128,7 +128,7 @@ mod tests {
     use std::convert::Infallible;
     use std::sync::{Arc, Mutex};
 
-    use http::{Method, Request, Response};
+    use http::{Request, Response};
     use kube::client::Body;
     use serde_json::{Value, to_value};
 
@@ -136,44 +136,53 @@ mod tests {
     use super::*;
     use crate::api::JoinRequest;
 
-    /// An API server on which somebody else has just written, `writes` times, each time it is read;
-    /// from the second time on, the request of `intruder` lies there. It keeps what is written at last.
-    fn busy(
+    /// An API server on which somebody else writes to the member after each of the first `writes`
+    /// reads of it; `intruder` asks in its place from the second read on.
+    struct Busy {
         request: JoinRequest,
-        writes: usize,
         intruder: Option<JoinRequest>,
-    ) -> (Client, Arc<Mutex<Vec<Value>>>) {
-        let (kept, reads) = (Arc::<Mutex<Vec<Value>>>::default(), Arc::new(Mutex::new(0)));
-        let keep = Arc::clone(&kept);
+        writes: usize,
+        reads: usize,
+        kept: Vec<Value>,
+    }
+
+    impl Busy {
+        fn answer(&mut self, call: &str, sent: Value) -> (u16, Value) {
+            let mut shown = to_value(member(None, None)).unwrap();
+            if call.contains("joinrequests") {
+                let intruder = self.intruder.as_ref().filter(|_| self.reads > 1);
+                return (200, to_value(intruder.unwrap_or(&self.request)).unwrap());
+            }
+            if call.starts_with("GET") {
+                self.reads += 1;
+                shown["metadata"]["resourceVersion"] = json!(self.reads.to_string());
+                return (200, shown);
+            }
+            if self.reads <= self.writes {
+                return (409, json!({"kind": "Status", "code": 409, "reason": "Conflict"}));
+            }
+            assert_eq!(sent["metadata"]["resourceVersion"], json!(self.reads.to_string()));
+            self.kept.push(sent);
+            (200, shown)
+        }
+    }
+
+    fn busy(writes: usize, intruder: Option<JoinRequest>) -> (Client, Arc<Mutex<Busy>>) {
+        let busy = Busy { request: request(), intruder, writes, reads: 0, kept: Vec::new() };
+        let busy = Arc::new(Mutex::new(busy));
+        let server = Arc::clone(&busy);
         let service = tower::service_fn(move |call: Request<Body>| {
-            let (keep, reads) = (Arc::clone(&keep), Arc::clone(&reads));
-            let asks = intruder.clone().filter(|_| *reads.lock().unwrap() > 1);
-            let asks = to_value(asks.unwrap_or_else(|| request.clone())).unwrap();
+            let server = Arc::clone(&server);
             async move {
-                let mut shown = to_value(member(None, None)).unwrap();
-                let (code, body) = if call.method() == Method::PATCH {
-                    let sent = call.into_body().collect_bytes().await.unwrap();
-                    let sent: Value = serde_json::from_slice(&sent).unwrap();
-                    if sent["metadata"]["resourceVersion"] == json!(writes.to_string()) {
-                        keep.lock().unwrap().push(sent);
-                        (200, shown)
-                    } else {
-                        let reason = json!({"kind": "Status", "code": 409, "reason": "Conflict"});
-                        (409, reason)
-                    }
-                } else if call.uri().path().contains("joinrequests") {
-                    (200, asks)
-                } else {
-                    let mut reads = reads.lock().unwrap();
-                    shown["metadata"]["resourceVersion"] = json!(reads.to_string());
-                    *reads += 1;
-                    (200, shown)
-                };
+                let line = format!("{} {}", call.method(), call.uri().path());
+                let sent = call.into_body().collect_bytes().await.unwrap();
+                let sent = serde_json::from_slice(&sent).unwrap_or_default();
+                let (code, body) = server.lock().unwrap().answer(&line, sent);
                 let body = Body::from(serde_json::to_vec(&body).unwrap());
                 Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
             }
         });
-        (Client::new(service, "default"), kept)
+        (Client::new(service, "default"), busy)
     }
 
     async fn try_to_admit(client: &Client) -> Result<(), Error> {
@@ -184,9 +193,9 @@ mod tests {
 
     #[tokio::test]
     async fn others_may_write_to_the_member_while_it_is_accepted() {
-        let (client, kept) = busy(request(), 3, None);
+        let (client, server) = busy(3, None);
         try_to_admit(&client).await.unwrap();
-        let kept = kept.lock().unwrap();
+        let kept = &server.lock().unwrap().kept;
         assert_eq!(kept.len(), 1);
         assert_eq!(kept[0]["spec"]["clusterIdentity"], json!(IDENTITY));
         assert_eq!(kept[0]["spec"]["jurisdictions"], json!(["EU"]));
@@ -194,16 +203,16 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_asks_in_its_place_meanwhile_is_not_accepted() {
-        let (client, kept) = busy(request(), 3, Some(request()));
+        let (client, server) = busy(3, Some(request()));
         let error = try_to_admit(&client).await.unwrap_err().to_string();
         assert!(error.contains("look at it and accept again"), "{error}");
-        assert!(kept.lock().unwrap().is_empty());
+        assert!(server.lock().unwrap().kept.is_empty());
     }
 
     #[tokio::test]
     async fn a_member_that_never_rests_is_given_up() {
-        let (client, kept) = busy(request(), usize::MAX, None);
+        let (client, server) = busy(usize::MAX, None);
         assert!(try_to_admit(&client).await.is_err());
-        assert!(kept.lock().unwrap().is_empty());
+        assert!(server.lock().unwrap().kept.is_empty());
     }
 }

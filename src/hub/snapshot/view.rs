@@ -101,7 +101,7 @@ impl View {
             job: &pass.job,
             status: &status,
             said,
-            request: pass.asked.as_ref().as_ref().ok(),
+            request: pass.asked.as_deref().ok(),
             queue: (queue, facts.queues.get(queue)),
             outlook: outlook.as_ref(),
             now: now.wall,

@@ -62,7 +62,7 @@ fn lease(text: &str) -> Option<GpuLease> {
     }
     lease.spec.digest = digest(&lease.spec);
     if wrong {
-        lease.spec.template = json!({"spec": {"hostNetwork": true}});
+        lease.spec.template = json!({"spec": {"hostNetwork": true}}).into();
     }
     if status.phase.is_some() {
         status.observed_generation = Some(1);

@@ -2,13 +2,15 @@
 
 use proptest::prelude::*;
 
+use std::sync::Arc;
+
 use super::*;
 use crate::engine::round::tests::properties::some_facts;
 
 fn with(facts: &Snapshot, job: &JobId, relief: &Relief) -> Snapshot {
     let mut changed = facts.clone();
     let demand = changed.demands.iter_mut().find(|demand| demand.job == *job).unwrap();
-    demand.request = relief.apply(&demand.request);
+    demand.request = Arc::new(relief.apply(&demand.request));
     changed
 }
 
