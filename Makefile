@@ -13,6 +13,8 @@ PYTHON := target/tools/python/bin/python
 KEEP ?=
 # Debian's packages that a build or a run needs: program:package.
 NEEDS := cc:gcc setpriv:util-linux
+# The same for tests on control planes.
+E2E_NEEDS := faketime:faketime
 # The same for building and starting the image.
 IMAGE_NEEDS := jq:jq runc:runc
 
@@ -44,7 +46,7 @@ check: packages deny ## The part of the gate without control planes
 	cargo test --locked --lib --bins
 
 .PHONY: e2e
-e2e: helm4 build charts alerts ## Tests on real control planes
+e2e: helm4 build charts alerts e2e-packages ## Tests on real control planes
 	RUST_BACKTRACE=0 cargo test --locked --test e2e -- --test-threads=1 $(TESTS)
 
 .PHONY: charts
@@ -110,6 +112,10 @@ setup: packages
 .PHONY: packages
 packages:
 	@$(call install,$(NEEDS))
+
+.PHONY: e2e-packages
+e2e-packages:
+	@$(call install,$(E2E_NEEDS))
 
 .PHONY: image-packages
 image-packages:

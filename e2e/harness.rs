@@ -5,8 +5,8 @@
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -56,8 +56,13 @@ impl Watchdog {
     }
 }
 
+/// One test at a time uses the shared federation: they would take each other's GPUs.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// Runs `test` with the shared federation, which has two joined members.
 pub(crate) fn shared(test: impl AsyncFnOnce(&'static Federation)) {
+    // A test that failed leaves the federation as usable as one that did not.
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let _watchdog = Watchdog::new();
     let (runtime, federation) = &*SHARED;
     runtime.block_on(test(federation));

@@ -1,5 +1,6 @@
 //! Members that come, go, come back, and meet what goes wrong on the way: real agents, one hub.
 
+mod clock;
 mod trust;
 
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
+use clock::a_clock_an_hour_off_changes_nothing;
 use trust::{impostors_hear_no_token, last_beat, the_hub_changes_its_ca};
 
 use crate::front::{Front, Issuer, Tunnels};
@@ -51,6 +53,7 @@ fn members_join_through_what_goes_wrong_and_come_back() {
         the_hub_changes_its_ca(federation, &front).await;
         impostors_hear_no_token(federation).await;
         south_joins_through_a_proxy(federation).await;
+        a_clock_an_hour_off_changes_nothing(federation).await;
         stolen_tokens_are_seen_and_ended(federation).await;
         the_hub_revokes(federation).await;
         the_owner_makes_a_new_key(federation).await;
