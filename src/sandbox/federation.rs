@@ -69,9 +69,8 @@ impl Federation {
             members.into_iter().map(|member| (member.cluster.name.clone(), member)).collect();
         let federation = Self { hub, more_hubs, members, settings, timeline, workplace };
         if federation.settings.reach == Reach::Joined {
-            let hubs = federation.hubs();
-            let all = hubs.flat_map(|hub| federation.members.keys().map(move |name| (hub, name)));
-            try_join_all(all.map(|(hub, name)| federation.join_hub(hub, name))).await?;
+            let all = federation.members.keys().map(|name| federation.join_all_hubs(name));
+            try_join_all(all).await?;
         }
         Ok(federation)
     }

@@ -32,6 +32,15 @@ impl Federation {
         self.join_hub(&self.hub, name).await
     }
 
+    /// Joins the member `name` to one hub after another: its owner applies one invitation at a time,
+    /// and all are keys of one Secret.
+    pub(super) async fn join_all_hubs(&self, name: &str) -> Result<(), Error> {
+        for hub in self.hubs() {
+            self.join_hub(hub, name).await?;
+        }
+        Ok(())
+    }
+
     /// Joins the member `name` to `hub`, one of ours; as [`Federation::join`].
     ///
     /// # Errors
