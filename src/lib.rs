@@ -76,6 +76,7 @@ pub mod http;
 pub mod hub;
 pub mod metrics;
 pub mod sandbox;
+pub mod simulate;
 pub mod start;
 pub mod telemetry;
 
