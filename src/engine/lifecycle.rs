@@ -21,6 +21,8 @@ pub use record::{
 pub const ANSWER_MILLIS: i64 = 10_000;
 /// Why such a lease is withdrawn.
 pub const NOT_ACCEPTED: &str = "NotAccepted";
+/// Why a lease is withdrawn that makes room for a more important job.
+pub const PREEMPTED: &str = "Preempted";
 /// Ended attempts kept on record.
 const ATTEMPTS_KEPT: usize = 10;
 /// Leases of a living job that were never accepted and stand against a late create of the same.
@@ -239,6 +241,7 @@ fn evict(record: &mut Record, reason: &str, pool: &PoolId, now: i64) {
     match reason {
         "OwnerReclaimed" => record.evictions.owner_reclaimed += 1,
         "ClusterLost" => record.evictions.cluster_lost += 1,
+        PREEMPTED => record.evictions.preempted += 1,
         _ => record.evictions.other += 1,
     }
     let completed = |attempt: &&Attempt| attempt.reason != "Completed" && attempt.pool == *pool;

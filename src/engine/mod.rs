@@ -5,6 +5,7 @@
 
 pub mod explain;
 pub mod fit;
+pub mod guests;
 pub mod indexes;
 pub mod lifecycle;
 pub mod model;
@@ -13,5 +14,8 @@ pub mod nodes;
 mod notation;
 pub mod outlook;
 pub mod placement;
+pub mod preempt;
+pub mod queues;
+pub mod reserve;
 pub mod round;
 pub mod rules;

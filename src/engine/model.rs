@@ -13,7 +13,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::guests::Guest;
 use super::indexes::Indexes;
+use super::preempt::Preemption;
+use super::queues::Limit;
+pub use super::queues::Queue;
 
 /// UID of a job on its hub: a new job of the same name is another job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -192,6 +196,29 @@ pub struct Demand {
     pub barred: BTreeMap<PoolId, i64>,
     /// Not before this time, in milliseconds since 1970.
     pub not_before: Option<i64>,
+    /// Seconds that an attempt runs at most; `None` = as long as the pool lets it.
+    pub longest_seconds: Option<u64>,
+    /// Room that is made for it: it is first in the next rounds.
+    pub hold: Option<Hold>,
+}
+
+/// Room that guests make for a demand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hold {
+    /// Where.
+    pub pool: PoolId,
+    /// Leases that go or went for it: nobody else counts on what they give back.
+    pub victims: BTreeSet<(JobId, Epoch)>,
+    /// Of several, the lowest is first.
+    pub turn: u64,
+}
+
+impl Demand {
+    /// Whether that pool refused it since its last picture.
+    #[must_use]
+    pub fn is_barred(&self, id: &PoolId, pool: &Pool) -> bool {
+        self.barred.get(id).is_some_and(|serial| pool.serial <= *serial)
+    }
 }
 
 /// A pool as a round sees it: what is free is free of everything promised already.
@@ -213,6 +240,8 @@ pub struct Pool {
     pub takes_batch: bool,
     /// Seconds between notice and kill that it promises.
     pub notice_seconds: u64,
+    /// Seconds that an attempt runs there at most; `None` = no limit.
+    pub longest_seconds: Option<u64>,
     /// Serial of the member's books that `shapes` counts up to.
     pub serial: i64,
     /// GPUs that it lends when nothing is taken: those of its nodes, at most `maxGpus`.
@@ -234,17 +263,6 @@ pub enum Closed {
     Cordoned,
 }
 
-/// A queue as a round sees it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Queue {
-    /// Whether it admits anything new.
-    pub held: bool,
-    /// GPUs that its jobs may hold at once; `None` = no limit.
-    pub quota: Option<u64>,
-    /// GPUs that its jobs hold, allocated ones included.
-    pub used: u64,
-}
-
 /// Everything that a round decides on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -258,6 +276,8 @@ pub struct Snapshot {
     pub unanswered: BTreeMap<String, u32>,
     /// What waits.
     pub demands: Vec<Demand>,
+    /// What runs, by pool.
+    pub guests: Arc<BTreeMap<PoolId, Vec<Guest>>>,
 }
 
 /// Some replicas of a job go to a pool: one lease.
@@ -319,16 +339,16 @@ pub enum Waiting {
     QueueNotAllowed,
     /// Its queue's quota is in use.
     WaitingForQuota {
-        /// The quota.
-        quota: u64,
-        /// GPUs that the queue's jobs hold.
-        used: u64,
+        /// What limits it.
+        limit: Limit,
         /// GPUs that one more replica needs.
         need: u64,
     },
-    /// One replica is larger than the queue's whole quota.
+    /// One replica is larger than the queue's whole quota, with all that it may borrow.
     ExceedsMaxQuota {
-        /// The quota.
+        /// The model that the quota is for; `None` = all together.
+        model: Option<String>,
+        /// The quota, with all that may be borrowed.
         quota: u64,
         /// GPUs of one replica.
         need: u64,
@@ -337,6 +357,13 @@ pub enum Waiting {
     BackOff {
         /// Until this time, in milliseconds since 1970.
         until: i64,
+    },
+    /// Guests make room for it.
+    Preempting {
+        /// Where.
+        pool: PoolId,
+        /// Leases that this round told to go; 0 = those told before suffice.
+        victims: u32,
     },
     /// No pool can take it now.
     NoPool {
@@ -350,6 +377,8 @@ pub enum Waiting {
 pub struct Plan {
     /// Leases to create, in order.
     pub placements: Vec<Placement>,
+    /// Leases to withdraw, in order.
+    pub preemptions: Vec<Preemption>,
     /// Why each job that still wants something waits.
     pub waiting: BTreeMap<JobId, Waiting>,
     /// The next time at which time alone could change the plan, in milliseconds since 1970.

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::fit;
+use super::guests::Guest;
 use super::indexes::Indexes;
 use super::model::{
-    Closed, Demand, Free, JobId, LabelRule, ModelChoice, Plan, PodNeed, Pool, PoolId, Queue,
-    Request, Shape, Snapshot, Taint, Toleration,
+    Closed, Demand, Epoch, Free, Hold, JobId, LabelRule, ModelChoice, Placement, Plan, PodNeed,
+    Pool, PoolId, Queue, Request, Shape, Snapshot, Taint, Toleration,
 };
+use super::queues::Quota;
 
 const GIB: u64 = 1 << 30;
 
@@ -172,7 +174,7 @@ fn adjust(request: &mut Request, word: &str) {
 }
 
 /// Name of the job, then any of `x3` or `#0-2,7` (replicas), `queue=q prio=5 at=10 after=99
-/// barred=a/one:5` and what a request takes.
+/// longest=60 hold=a barred=a/one:5` and what a request takes.
 pub(super) fn demand(text: &str) -> Demand {
     let mut words = text.split(' ').filter(|word| !word.is_empty());
     let mut demand = Demand {
@@ -188,6 +190,10 @@ pub(super) fn demand(text: &str) -> Demand {
             Some(("prio", n)) => demand.priority = number(n),
             Some(("at", n)) => demand.queued_at = number(n),
             Some(("after", n)) => demand.not_before = Some(number(n)),
+            Some(("longest", n)) => demand.longest_seconds = Some(number(n)),
+            Some(("hold", pool)) => {
+                demand.hold = Some(Hold { pool: id(pool), ..Hold::default() });
+            }
             Some(("barred", text)) => {
                 let (pool, serial) = pair(text, ':');
                 demand.barred.insert(id(pool), number(serial));
@@ -203,12 +209,96 @@ pub(super) fn demand(text: &str) -> Demand {
     demand
 }
 
+/// Model, job, then any of `x3` (replicas) `gpus=1 size=4 cpu=1000 queue=q prio=5 since=10 ends=90
+/// nodes=7:1,8:3 (pods on them) leaving sticky`; its epoch is 1.1.
+pub(super) fn guest(text: &str) -> Guest {
+    let mut words = text.split(' ').filter(|word| !word.is_empty());
+    let mut guest = Guest {
+        model: words.next().expect("a model").into(),
+        job: JobId(words.next().expect("a job").into()),
+        epoch: Epoch { incarnation: 1, attempt: 1 },
+        queue: "q".into(),
+        preemptible: true,
+        need: request("").need,
+        size: 1,
+        replicas: 1,
+        ..Guest::default()
+    };
+    for word in words {
+        match word.split_once('=') {
+            Some(("gpus", n)) => guest.need.gpus = number(n),
+            Some(("cpu", n)) => guest.need.milli_cpu = number(n),
+            Some(("size", n)) => guest.size = number(n),
+            Some(("queue", name)) => guest.queue = name.into(),
+            Some(("prio", n)) => guest.priority = number(n),
+            Some(("since", n)) => guest.since = number(n),
+            Some(("ends", n)) => guest.ends = Some(number(n)),
+            Some(("nodes", list)) => {
+                let node = |text: &str| {
+                    let (node, pods) = pair(text, ':');
+                    (number(node), number(pods))
+                };
+                guest.nodes = list.split(',').map(node).collect();
+            }
+            _ => match word {
+                "leaving" => guest.leaving = true,
+                "sticky" => guest.preemptible = false,
+                _ => guest.replicas = number(word.strip_prefix('x').expect("x and a number")),
+            },
+        }
+    }
+    guest
+}
+
+/// The snapshot with guests, by pool; their queues use what they hold.
+pub(super) fn with_guests(mut snapshot: Snapshot, guests: &[(&str, &str)]) -> Snapshot {
+    for (pool, text) in guests {
+        let guest = guest(text);
+        let queue = snapshot.queues.entry(guest.queue.clone()).or_default();
+        *queue.used.entry(guest.model.clone()).or_default() += guest.gpus();
+        Arc::make_mut(&mut snapshot.guests).entry(id(pool)).or_default().push(guest);
+    }
+    snapshot
+}
+
+/// A queue: any of `weight=2 lends=64 (GPUs that it contributes) cohort=c held quota=10 or
+/// quota=A100:10+5-3 (borrows 5, lends 3) used=A100:4 past=A100:2500000`.
+pub(super) fn queue(text: &str) -> Queue {
+    let mut queue = Queue::default();
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        match name {
+            "weight" => queue.weight = number(value),
+            "lends" => queue.contributed = number(value),
+            "cohort" => queue.cohort = Some(value.into()),
+            "held" => queue.held = true,
+            "quota" => queue.quota.push(quota(value)),
+            "used" | "past" => {
+                let (model, gpus) = pair(value, ':');
+                let map = if name == "used" { &mut queue.used } else { &mut queue.past };
+                map.insert(model.into(), number(gpus));
+            }
+            _ => panic!("what is {word}?"),
+        }
+    }
+    queue
+}
+
+fn quota(text: &str) -> Quota {
+    let (model, rest) =
+        text.split_once(':').map_or((None, text), |(model, rest)| (Some(model), rest));
+    let (rest, lending) = rest.split_once('-').map_or((rest, None), |(a, b)| (a, Some(number(b))));
+    let (own, borrowing) = rest.split_once('+').map_or((rest, None), |(a, b)| (a, Some(number(b))));
+    Quota { model: model.map(Into::into), gpus: number(own), borrowing, lending }
+}
+
 /// Pools by id and demands; there is a queue `q` without a quota.
 pub(super) fn snapshot(pools: &[(&str, &str)], demands: &[&str]) -> Snapshot {
     Snapshot {
         now: 50,
         pools: pools.iter().map(|(name, text)| (id(name), pool(text))).collect(),
         queues: BTreeMap::from([("q".into(), Queue::default())]),
+        guests: Arc::default(),
         unanswered: BTreeMap::new(),
         demands: demands.iter().map(|text| demand(text)).collect(),
     }
@@ -228,15 +318,34 @@ pub(super) fn take(pool: &mut Pool, request: &Request, model: &str, count: u32) 
 }
 
 /// The snapshot once the plan is carried out, and the pods for which it had no room.
+///
+/// Leases reach their member in any order; a plan is right if there is one in which all fit.
 pub(super) fn carried_out(snapshot: &Snapshot, plan: &Plan) -> (Snapshot, u64) {
+    let in_order = carried_out_as(snapshot, plan.placements.iter());
+    if in_order.1 == 0 {
+        return in_order;
+    }
+    let mut largest: Vec<&Placement> = plan.placements.iter().collect();
+    largest.sort_by_key(|placement| {
+        let demand = snapshot.demands.iter().find(|demand| demand.job == placement.job);
+        std::cmp::Reverse(demand.expect("a job that waits").request.need)
+    });
+    carried_out_as(snapshot, largest.into_iter())
+}
+
+fn carried_out_as<'a>(
+    snapshot: &Snapshot,
+    placements: impl Iterator<Item = &'a Placement>,
+) -> (Snapshot, u64) {
     let (mut after, mut missing) = (snapshot.clone(), 0);
-    for placement in &plan.placements {
+    for placement in placements {
         let demand = after.demands.iter_mut().find(|demand| demand.job == placement.job);
         let demand = demand.expect("a job that waits");
         let (request, count) = (demand.request.clone(), placement.indexes.len());
         demand.wanted = demand.wanted.minus(&placement.indexes);
         let queue = after.queues.get_mut(&demand.queue).expect("its queue");
-        queue.used += u64::from(request.size) * u64::from(request.need.gpus) * u64::from(count);
+        let gpus = u64::from(request.size) * u64::from(request.need.gpus) * u64::from(count);
+        *queue.used.entry(placement.model.clone()).or_default() += gpus;
         let pool = after.pools.get_mut(&placement.pool).expect("a pool");
         missing += take(pool, &request, &placement.model, count);
         *after.unanswered.entry(placement.pool.member.clone()).or_default() += 1;

@@ -3,11 +3,12 @@
 //! Invariant: it is the round itself that is asked, up to that job; a change is said to help only
 //! after the same pools confirmed it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::model::{Demand, JobId, Placement, PoolId, Request, Snapshot, Waiting};
 use super::placement::{Answer, answers};
-use super::round::{Round, in_order};
+use super::round::{Round, Variants, place_in_line};
 
 mod relief;
 #[cfg(test)]
@@ -20,12 +21,15 @@ pub use relief::Relief;
 pub struct Outlook {
     /// Its place among those that wait in its queue.
     pub place: Place,
-    /// Its place among all that wait on the hub, which is the order of rounds.
+    /// Its place among all that wait on the hub, in the order in which a round decides.
     pub overall: Place,
     /// What it would get now.
     pub placements: Vec<Placement>,
     /// Why it, or what is left of it, waits.
     pub waiting: Option<Waiting>,
+    /// When the next of its replicas could start, in milliseconds since 1970, as far as limits of
+    /// what runs tell and nobody else comes; `None` = unknown.
+    pub estimate: Option<i64>,
     /// What every pool says to it, once those before it got theirs.
     pub answers: Vec<(PoolId, Answer)>,
     /// Changes of its request that would help, the most helpful first; none if it needs none.
@@ -63,30 +67,49 @@ pub struct Change {
     pub pools: Vec<PoolId>,
 }
 
+/// Waiting demands before a job that an estimate of its start looks at: each costs a look at every
+/// pool's guests, and behind so many nobody can say.
+const AHEAD: usize = 256;
+
 /// What a round would say of `job`; `None` if it wants nothing placed.
 #[must_use]
 pub fn outlook(snapshot: &Snapshot, job: &JobId) -> Option<Outlook> {
-    let order = in_order(snapshot);
-    let at = order.iter().position(|demand| demand.job == *job)?;
-    let demand = order[at];
-    let mut round = Round::begin(snapshot);
-    let mut earlier = Vec::new();
-    for before in &order[..at] {
-        round.decide(before, &mut earlier);
+    let mut waiting = snapshot.demands.iter().filter(|demand| !demand.wanted.is_empty());
+    let demand = waiting.find(|demand| demand.job == *job)?;
+    let variants = Variants::of(snapshot);
+    let mut round = Round::begin(snapshot, &variants);
+    let mut before: BTreeSet<&JobId> = BTreeSet::new();
+    while round.next().is_some_and(|next| next.job != *job) {
+        before.extend(round.turn().map(|(other, _)| other));
     }
     let said = answers(demand, round.book());
     let said = said.into_iter().map(|(id, answer)| (id.clone(), answer)).collect();
     let changes = Asking { round: &round, demand }.changes(snapshot);
-    let mut placements = Vec::new();
-    let waiting = round.decide(demand, &mut placements);
-    let mine = |other: &&&Demand| other.queue == demand.queue;
+    let ahead = snapshot.demands.iter().filter(|other| {
+        before.contains(&other.job) && round.plan().waiting.contains_key(&other.job)
+    });
+    let ahead: Vec<&Demand> = ahead.collect();
+    let estimate = (ahead.len() <= AHEAD).then(|| round.estimate(demand, ahead)).flatten();
+    while let Some((other, done)) = round.turn() {
+        if done && other == job {
+            break;
+        }
+    }
+    let plan = round.finish();
+    let mine = snapshot
+        .demands
+        .iter()
+        .filter(|other| !other.wanted.is_empty() && other.queue == demand.queue);
+    let mine: Vec<&Demand> = mine.collect();
+    let earlier = mine.iter().filter(|other| place_in_line(other) < place_in_line(demand)).count();
+    let all = snapshot.demands.iter().filter(|other| !other.wanted.is_empty()).count();
+    let placements = plan.placements.into_iter().filter(|given| given.job == *job);
+    let waiting = plan.waiting.get(job).cloned();
     Some(Outlook {
-        place: Place {
-            place: count(order[..=at].iter().filter(mine).count()),
-            of: count(order.iter().filter(mine).count()),
-        },
-        overall: Place { place: count(at + 1), of: count(order.len()) },
-        placements,
+        place: Place { place: count(earlier + 1), of: count(mine.len()) },
+        overall: Place { place: count(before.len() + 1), of: count(all) },
+        placements: placements.collect(),
+        estimate: if waiting.is_none() { Some(snapshot.now) } else { estimate },
         waiting,
         answers: said,
         changes,

@@ -35,6 +35,26 @@ pub struct Left<'a> {
     member: usize,
 }
 
+impl Left<'_> {
+    /// What is free of it by now.
+    #[must_use]
+    pub fn shapes(&self) -> &[Shape] {
+        &self.shapes
+    }
+
+    /// GPUs that guests may still take by now.
+    #[must_use]
+    pub fn lendable(&self) -> u64 {
+        self.lendable
+    }
+
+    /// Whether it takes nothing at all.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.pool.closed.is_some()
+    }
+}
+
 /// What is left of everything in the course of a round; it only falls.
 #[derive(Clone, Debug)]
 pub struct Book<'a> {
@@ -77,6 +97,16 @@ impl<'a> Book<'a> {
         self.unanswered[self.pools[place].member] += 1;
     }
 
+    /// Keeps up to `pods` pods of a replica from everybody else, one by one, and says how many.
+    pub fn keep(&mut self, place: usize, replica: &Replica, pods: u32) -> u32 {
+        let single = Replica { size: 1, ..*replica };
+        let left = &mut self.pools[place];
+        let found = fit::room(&left.shapes, left.lendable, &single).min(pods);
+        fit::take(&mut left.shapes, &single, found);
+        left.lendable = left.lendable.saturating_sub(single.gpus() * u64::from(found));
+        found
+    }
+
     /// Takes replicas from what is free.
     pub fn take(&mut self, place: usize, replica: &Replica, count: u32) {
         let left = &mut self.pools[place];
@@ -101,6 +131,18 @@ struct Fits<'a> {
 pub struct Candidates<'a> {
     able: Vec<(usize, Vec<Ranked<'a>>)>,
     refusals: BTreeMap<Refusal, u32>,
+}
+
+impl<'a> Candidates<'a> {
+    /// The replica on each model in each pool that could take it at some time, in the order of ids.
+    pub(super) fn able(&self) -> impl Iterator<Item = (usize, Replica<'a>)> + '_ {
+        let models = |(place, possible): &'_ (usize, Vec<Ranked<'a>>)| {
+            let place = *place;
+            let replicas: Vec<_> = possible.iter().map(|ranked| (place, ranked.replica)).collect();
+            replicas
+        };
+        self.able.iter().flat_map(models)
+    }
 }
 
 /// Where a demand goes next.
@@ -212,7 +254,7 @@ pub fn answers<'a>(demand: &Demand, book: &Book<'a>) -> Vec<(&'a PoolId, Answer)
 
 /// The first rule that keeps this demand from the pool for now, room apart.
 fn passing_refusal(demand: &Demand, left: &Left, answers: u32) -> Option<Refusal> {
-    if demand.barred.get(left.id).is_some_and(|serial| left.pool.serial <= *serial) {
+    if demand.is_barred(left.id, left.pool) {
         return Some(Refusal::Refused);
     }
     (answers == 0).then_some(Refusal::TooManyUnanswered)

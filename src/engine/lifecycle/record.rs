@@ -112,6 +112,8 @@ pub struct Evictions {
     pub owner_reclaimed: u32,
     /// The member is gone.
     pub cluster_lost: u32,
+    /// A more important job took its place.
+    pub preempted: u32,
     /// Any other cause.
     pub other: u32,
 }

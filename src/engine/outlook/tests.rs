@@ -96,7 +96,8 @@ fn what_would_not_help_is_not_said() {
 #[test]
 fn a_quota_can_be_what_a_change_is_for() {
     let mut facts = snapshot(&[("a", "A100:8x4")], &["j gpus=8 size=2"]);
-    facts.queues.get_mut("q").unwrap().quota = Some(9);
+    facts.queues.get_mut("q").unwrap().quota =
+        vec![crate::engine::queues::Quota { gpus: 9, ..Default::default() }];
     let seen = of(&facts, "j");
     assert!(matches!(seen.waiting, Some(Waiting::ExceedsMaxQuota { .. })));
     let said: Vec<String> = seen.changes.iter().map(|change| change.relief.text()).collect();
@@ -104,7 +105,7 @@ fn a_quota_can_be_what_a_change_is_for() {
 }
 
 #[test]
-fn places_are_by_priority_then_age_then_id() {
+fn places_are_by_priority_then_age_then_id_and_by_turns_over_all() {
     let pools = [("a", "A100:8x1=")];
     let mut facts = snapshot(
         &pools,
@@ -116,7 +117,7 @@ fn places_are_by_priority_then_age_then_id() {
         .map(|job| of(&facts, job))
         .map(|seen| (seen.place.place, seen.place.of, seen.overall.place, seen.overall.of))
         .collect();
-    assert_eq!(places, [(1, 4, 1, 5), (1, 1, 2, 5), (2, 4, 3, 5), (3, 4, 4, 5), (4, 4, 5, 5)]);
+    assert_eq!(places, [(1, 4, 1, 5), (1, 1, 5, 5), (2, 4, 2, 5), (3, 4, 3, 5), (4, 4, 4, 5)]);
     assert_eq!(outlook(&facts, &JobId("done".into())), None, "it wants nothing");
     assert_eq!(outlook(&facts, &JobId("nobody".into())), None);
 }

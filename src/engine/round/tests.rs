@@ -2,6 +2,7 @@ use super::*;
 use crate::engine::model::{JobId, Queue};
 use crate::engine::notation::{demand, snapshot};
 use crate::engine::placement::UNANSWERED;
+use crate::engine::queues::{Limit, Quota};
 
 pub(in crate::engine) mod properties;
 
@@ -20,7 +21,9 @@ fn check(pools: &[(&str, &str)], demands: &[&str], want: &[&str]) {
 }
 
 fn queue(quota: Option<u64>, used: u64) -> Queue {
-    Queue { held: false, quota, used }
+    let quota = quota.map(|gpus| Quota { gpus, ..Quota::default() });
+    let used = BTreeMap::from([("A100".to_owned(), used)]);
+    Queue { quota: quota.into_iter().collect(), used, ..Queue::default() }
 }
 
 fn why(plan: &Plan, job: &str) -> Option<Waiting> {
@@ -89,13 +92,17 @@ fn a_queue_gives_no_more_than_its_quota() {
     facts.queues.insert("q".into(), queue(Some(10), 3));
     let plan = round(&facts);
     assert_eq!(leases(&plan), ["one a A100 0-2", "two a A100 0"]);
-    let waits = Waiting::WaitingForQuota { quota: 10, used: 9, need: 2 };
-    assert_eq!(why(&plan, "one"), Some(waits));
+    let waits = |quota, used, room, need| {
+        let limit = Limit { model: None, quota, most: quota, used, room };
+        Some(Waiting::WaitingForQuota { limit, need })
+    };
+    assert_eq!(why(&plan, "one"), waits(10, 9, 1, 2));
     assert_eq!(why(&plan, "two"), None);
     facts.queues.insert("q".into(), queue(Some(1), 7));
     let plan = round(&facts);
-    assert_eq!(why(&plan, "one"), Some(Waiting::ExceedsMaxQuota { quota: 1, need: 2 }));
-    assert_eq!(why(&plan, "two"), Some(Waiting::WaitingForQuota { quota: 1, used: 7, need: 1 }));
+    let exceeds = Waiting::ExceedsMaxQuota { model: None, quota: 1, need: 2 };
+    assert_eq!(why(&plan, "one"), Some(exceeds));
+    assert_eq!(why(&plan, "two"), waits(1, 7, 0, 1));
 }
 
 #[test]
@@ -161,4 +168,75 @@ fn a_thousand_jobs_and_a_hundred_thousand_are_planned() {
     let plan = round(&facts);
     assert_eq!(plan.placements.len(), 3 * UNANSWERED as usize - 20);
     assert_eq!(plan.placements.len() + plan.waiting.len(), 100_000);
+}
+
+fn facts_with(pools: &[(&str, &str)], demands: &[&str], queues: &[(&str, &str)]) -> Snapshot {
+    let mut facts = snapshot(pools, demands);
+    for (name, text) in queues {
+        facts.queues.insert((*name).into(), crate::engine::notation::queue(text));
+    }
+    facts
+}
+
+#[test]
+fn the_queue_with_the_least_share_goes_next() {
+    let pools = [("a", "A100:8x2")];
+    let demands = [
+        "q1 gpus=4 at=1",
+        "q2 gpus=4 at=2",
+        "q3 gpus=4 at=3",
+        "r1 gpus=4 at=9 queue=r",
+        "r2 gpus=4 at=9 queue=r",
+    ];
+    let given = |queues: &[(&str, &str)]| {
+        let plan = round(&facts_with(&pools, &demands, queues));
+        plan.placements.iter().map(|given| given.job.0.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(given(&[("r", "")]), ["q1", "r1", "q2", "r2"]);
+    assert_eq!(given(&[("r", "weight=2")]), ["q1", "r1", "r2", "q2"]);
+    assert_eq!(given(&[("r", "used=A100:4")]), ["q1", "q2", "r1", "q3"]);
+    assert_eq!(given(&[("r", "past=A100:16000000")]), ["q1", "q2", "q3", "r1"]);
+    assert_eq!(given(&[("q", "lends=16"), ("r", "")]), ["q1", "r1", "q2", "q3"]);
+}
+
+#[test]
+fn an_array_does_not_take_all_in_one_turn() {
+    let demands = ["array x16 at=1", "late gpus=8 at=9 queue=r"];
+    let plan = round(&facts_with(&[("a", "A100:8x2")], &demands, &[("r", "")]));
+    let given: Vec<(&str, u32)> =
+        plan.placements.iter().map(|given| (given.job.0.as_str(), given.indexes.len())).collect();
+    assert_eq!(given, [("late", 1), ("array", 8)]);
+}
+
+#[test]
+fn a_quota_for_one_model_leaves_the_others_open() {
+    let pools = [("a", "A100:8x1 H100:8x1")];
+    let queues = [("q", "quota=H100:2"), ("r", "quota=A100:1 quota=H100:1")];
+    let plan = round(&facts_with(&pools, &["job x9 models=H100,A100"], &queues));
+    assert_eq!(leases(&plan), ["job a H100 0-1", "job a A100 2-8"]);
+    let plan = round(&facts_with(&pools, &["job x9 queue=r"], &queues));
+    assert_eq!(leases(&plan), ["job a A100 0", "job a H100 1"]);
+    assert!(matches!(why(&plan, "job"), Some(Waiting::WaitingForQuota { .. })));
+    let plan = round(&facts_with(&pools, &["job models=H100 gpus=3"], &queues));
+    let model = Some("H100".to_owned());
+    assert_eq!(why(&plan, "job"), Some(Waiting::ExceedsMaxQuota { model, quota: 2, need: 3 }));
+}
+
+#[test]
+fn a_cohort_borrows_and_gives_back() {
+    let queues = |used: &str| {
+        [("q", "cohort=c quota=4"), ("r", used)].map(|(name, text)| (name, text.to_owned()))
+    };
+    let given = |used: &str| {
+        let queues = queues(used);
+        let queues: Vec<(&str, &str)> =
+            queues.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        let plan = round(&facts_with(&[("a", "A100:8x4")], &["job x9"], &queues));
+        plan.placements.iter().map(|given| given.indexes.len()).sum::<u32>()
+    };
+    assert_eq!(given("cohort=c quota=4"), 8);
+    assert_eq!(given("cohort=c quota=4-1"), 5);
+    assert_eq!(given("cohort=c quota=4 used=A100:3"), 5);
+    assert_eq!(given("cohort=c quota=4 used=A100:6"), 2);
+    assert_eq!(given("cohort=d quota=4"), 4);
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::notation::carried_out;
+use crate::engine::notation::{carried_out, take};
 
 fn some_pool() -> impl Strategy<Value = String> {
     let model = prop::sample::select(vec!["A100", "A100~80", "H100~80"]);
@@ -74,10 +74,20 @@ fn gpus_of(facts: &Snapshot, placement: &Placement) -> u64 {
 proptest! {
     #[test]
     fn nothing_is_given_out_that_is_not_free(facts in some_facts()) {
-        let plan = round(&facts);
-        // `carried_out` panics where a pool lends less than it gives.
-        let (_, missing) = carried_out(&facts, &plan);
-        prop_assert_eq!(missing, 0);
+        let variants = Variants::of(&facts);
+        let mut turns = Round::begin(&facts, &variants);
+        while turns.turn().is_some() {}
+        let mut pools = facts.pools.clone();
+        for (job, place, model, count) in &turns.taken {
+            let demand = facts.demands.iter().find(|demand| demand.job == *job).unwrap();
+            let pool = pools.get_mut(turns.book.pool(*place).id).unwrap();
+            // `take` panics where a pool lends less than it gives.
+            prop_assert_eq!(take(pool, &demand.request, model, *count), 0);
+        }
+        let taken: u32 = turns.taken.iter().map(|(_, _, _, count)| count).sum();
+        let plan = turns.finish();
+        let given: u32 = plan.placements.iter().map(|given| given.indexes.len()).sum();
+        prop_assert_eq!(given, taken);
         prop_assert!(plan.placements.iter().all(|given| facts.pools[&given.pool].closed.is_none()));
     }
 
@@ -85,9 +95,9 @@ proptest! {
     fn no_queue_passes_its_quota(facts in some_facts()) {
         let (after, _) = carried_out(&facts, &round(&facts));
         for (name, queue) in &after.queues {
-            let before = facts.queues[name].used;
-            let within = queue.quota.is_none_or(|quota| queue.used <= quota);
-            prop_assert!(within || queue.used == before, "{name}: {queue:?}");
+            let sum = |queue: &Queue| queue.used.values().sum::<u64>();
+            let within = queue.quota.first().is_none_or(|quota| sum(queue) <= quota.gpus);
+            prop_assert!(within || sum(queue) == sum(&facts.queues[name]), "{name}: {queue:?}");
         }
     }
 
@@ -128,7 +138,10 @@ proptest! {
         prop_assert_eq!(leases(&again), Vec::<String>::new());
         let waiting = |plan: &Plan| plan.waiting.keys().cloned().collect::<Vec<_>>();
         prop_assert_eq!(waiting(&again), waiting(&plan));
-        prop_assert_eq!(again.wake_at, plan.wake_at);
+        // Quota that others took meanwhile may be another reason, which time alone can change.
+        if again.waiting == plan.waiting {
+            prop_assert_eq!(again.wake_at, plan.wake_at);
+        }
     }
 
     #[test]
@@ -157,7 +170,9 @@ proptest! {
     }
 
     #[test]
-    fn the_first_in_order_loses_nothing_to_those_behind(facts in some_facts()) {
+    fn the_first_in_order_loses_nothing_to_those_behind(all in some_facts()) {
+        let line = all.demands.iter().filter(|demand| demand.queue == "q").cloned().collect();
+        let facts = Snapshot { demands: line, ..all };
         let first = facts.demands.iter().min_by_key(|demand| {
             (Reverse(demand.priority), demand.queued_at, demand.job.clone())
         });

@@ -1,0 +1,248 @@
+//! Room for those who wait long: when a replica could start, and what is kept for it until then.
+//!
+//! EASY backfilling (Lifka, JSSPP 1995): the first of a queue that finds no room is told the earliest
+//! time at which running guests' limits make room for it; what it will need of that which is free now
+//! is kept, and others pass only on what is left, or on what is kept if they surely end before.
+//! Where limits never make room, the nodes nearest to free are kept as they empty.
+//!
+//! Invariant: at most one replica's worth of GPUs is kept for each queue, and none is given to those
+//! behind that would make the kept time later.
+
+use std::collections::BTreeMap;
+
+use super::fit::{self, Replica, clamp};
+use super::guests::{Guest, Returned, Spoken};
+use super::model::{Demand, Free, PodNeed, PoolId, Shape};
+use super::placement::{Book, Candidates, Choice, Left};
+
+/// Whoever waits longer than this in front of its queue has room kept for it, in milliseconds:
+/// for shorter waits passing costs nobody much, and keeping would leave GPUs idle.
+pub const PATIENCE: i64 = 600_000;
+/// Jobs for which one round keeps room at most: each costs a look at every pool's guests.
+pub const KEPT: usize = 16;
+/// Images are pulled and pods start before a limit begins to count, in milliseconds.
+const START: i64 = 120_000;
+
+/// Where a replica could start, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Start<'a> {
+    /// Place of the pool in the book.
+    pub(super) place: usize,
+    /// On which model.
+    pub(super) replica: Replica<'a>,
+    /// When, in milliseconds since 1970; `None` = unknown.
+    pub(super) at: Option<i64>,
+}
+
+/// GPUs that are free and kept.
+#[derive(Clone, Debug)]
+struct Kept {
+    /// One group of nodes, each with what one pod was promised.
+    shapes: Vec<Shape>,
+    /// When they are needed; `None` = as soon as there are enough.
+    at: Option<i64>,
+}
+
+/// What is kept, and what is spoken for of that which comes back, in the course of a round.
+#[derive(Clone, Debug)]
+pub(super) struct Reservations<'a> {
+    guests: &'a BTreeMap<PoolId, Vec<Guest>>,
+    now: i64,
+    spoken: BTreeMap<usize, Spoken>,
+    kept: BTreeMap<usize, Vec<Kept>>,
+}
+
+impl<'a> Reservations<'a> {
+    /// Nothing is kept yet.
+    pub(super) fn none(guests: &'a BTreeMap<PoolId, Vec<Guest>>, now: i64) -> Self {
+        Self { guests, now, spoken: BTreeMap::new(), kept: BTreeMap::new() }
+    }
+
+    /// The guests of a pool.
+    pub(super) fn guests(&self, left: &Left<'a>) -> &'a [Guest] {
+        self.guests.get(left.id).map_or(&[], Vec::as_slice)
+    }
+
+    /// Nothing that came back yet to the pool at `place`.
+    pub(super) fn returned<'r>(&self, place: usize, replica: Replica<'r>) -> Returned<'r> {
+        let nothing = Spoken::default();
+        Returned::new(replica, self.spoken.get(&place).unwrap_or(&nothing))
+    }
+
+    /// The earliest time at which one replica of the demand fits somewhere, as far as limits of
+    /// guests tell; of equal times the first pool.
+    pub(super) fn earliest<'c>(
+        &self,
+        candidates: &Candidates<'c>,
+        book: &Book<'a>,
+    ) -> Option<Start<'c>> {
+        let starts = candidates.able().flat_map(|(place, replica)| {
+            let at = self.earliest_in(book.pool(place), place, &replica)?;
+            Some(Start { place, replica, at: Some(at) })
+        });
+        starts.min_by_key(|start| (start.at, start.place))
+    }
+
+    fn earliest_in(&self, left: &Left<'a>, place: usize, replica: &Replica) -> Option<i64> {
+        if left.is_closed() || !is_sure(left, replica) {
+            return None;
+        }
+        let guests = self.guests(left);
+        let mut leaving: Vec<(i64, usize)> = Vec::with_capacity(guests.len());
+        for (place, guest) in guests.iter().enumerate() {
+            let at = if guest.leaving { Some(self.now) } else { guest.ends };
+            leaving.extend(at.map(|at| (at.max(self.now), place)));
+        }
+        leaving.sort_unstable();
+        let free = fit::free_pods(left.shapes(), replica);
+        let mut returned = self.returned(place, *replica);
+        for (at, guest) in leaving {
+            returned.add(guest, &guests[guest]);
+            if fits(left, free, &returned, replica) {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// Keeps what one replica of the demand needs, at the earliest time that is known, else where
+    /// least is missing; says where and when.
+    pub(super) fn keep<'c>(
+        &mut self,
+        candidates: &Candidates<'c>,
+        book: &mut Book<'a>,
+    ) -> Option<Start<'c>> {
+        if let Some(start) = self.earliest(candidates, book) {
+            let at = start.at.unwrap_or(self.now);
+            let guests = self.guests(book.pool(start.place));
+            let mut returned = self.returned(start.place, start.replica);
+            for (place, guest) in guests.iter().enumerate() {
+                if guest.leaving || guest.ends.is_some_and(|ends| ends <= at) {
+                    returned.add(place, guest);
+                }
+            }
+            self.settle(&start, &returned, book);
+            return Some(start);
+        }
+        let open = candidates.able().filter(|(place, _)| !book.pool(*place).is_closed());
+        let pods = |place: usize, replica: &Replica| {
+            let left = book.pool(place);
+            fit::free_pods(left.shapes(), replica).min(u64::from(replica.size))
+        };
+        let (place, replica) =
+            open.max_by_key(|(place, replica)| (pods(*place, replica), std::cmp::Reverse(*place)))?;
+        let start = Start { place, replica, at: None };
+        self.drain(&start, book);
+        Some(start)
+    }
+
+    /// Speaks for what comes back, and keeps the rest of the replica of what is free.
+    pub(super) fn settle(&mut self, start: &Start, returned: &Returned, book: &mut Book<'a>) {
+        let Start { place, replica, at } = *start;
+        let size = u64::from(replica.size);
+        let later = returned.speak_for(size, self.spoken.entry(place).or_default());
+        self.hold(place, &replica, clamp(size - later), at, book);
+    }
+
+    fn hold(
+        &mut self,
+        place: usize,
+        replica: &Replica,
+        pods: u32,
+        at: Option<i64>,
+        book: &mut Book<'a>,
+    ) {
+        if pods == 0 {
+            return;
+        }
+        let found = book.keep(place, replica, pods);
+        let PodNeed { gpus, milli_cpu, memory } = replica.need;
+        let free = vec![Free { gpus, nodes: found, milli_cpu, memory }];
+        let gpu_memory = replica.min_memory;
+        let model = replica.model.to_owned();
+        let shape = Shape { model, gpu_memory, gpus_per_node: gpus, nodes: found, free };
+        self.kept.entry(place).or_default().push(Kept { shapes: vec![shape], at });
+    }
+
+    /// Keeps whole pods as far as they fit, then the nodes that are nearest to holding one.
+    fn drain(&mut self, start: &Start, book: &mut Book<'a>) {
+        let Start { place, replica, .. } = *start;
+        let fitting = fit::free_pods(book.pool(place).shapes(), &replica);
+        let whole = clamp(fitting).min(replica.size);
+        self.hold(place, &replica, whole, None, book);
+        let mut missing = replica.size - whole;
+        while missing > 0 {
+            let shapes = book.pool(place).shapes();
+            let accepted =
+                shapes.iter().filter(|shape| replica.accepts(&shape.model, shape.gpu_memory));
+            let groups = accepted.flat_map(|shape| &shape.free).filter(|free| free.nodes > 0);
+            let Some(fullest) = groups.map(|free| (free.gpus, free.nodes)).max() else { return };
+            let need = PodNeed { gpus: fullest.0, milli_cpu: 0, memory: 0 };
+            let nodes = missing.min(fullest.1);
+            let part = Replica { need, ..replica };
+            let found = book.keep(place, &part, nodes);
+            if found == 0 {
+                return;
+            }
+            missing -= found;
+        }
+    }
+
+    /// A pool where one replica of a demand that surely ends in time fits on what is kept for later.
+    pub(super) fn borrow<'c>(
+        &mut self,
+        demand: &Demand,
+        candidates: &Candidates<'c>,
+        book: &Book<'a>,
+    ) -> Option<Choice<'c>> {
+        for (place, replica) in candidates.able() {
+            let left = book.pool(place);
+            let Some(ends) = self.ends(demand, left) else { continue };
+            if left.is_closed() || book.answers(place) == 0 || demand.is_barred(left.id, left.pool)
+            {
+                continue;
+            }
+            let kept = self.kept.get_mut(&place).into_iter().flatten();
+            for kept in kept.filter(|kept| kept.at.is_some_and(|at| ends <= at)) {
+                if fit::free_pods(&kept.shapes, &replica) >= u64::from(replica.size) {
+                    fit::take(&mut kept.shapes, &replica, 1);
+                    return Some(Choice { place, replica, room: 1 });
+                }
+            }
+        }
+        None
+    }
+
+    /// When the demand ends at the latest if it starts now in that pool.
+    fn ends(&self, demand: &Demand, left: &Left) -> Option<i64> {
+        let limits = demand.longest_seconds.into_iter().chain(left.pool.longest_seconds);
+        let longest = limits.min()?;
+        let millis = i64::try_from(longest.saturating_mul(1000)).unwrap_or(i64::MAX);
+        Some(self.now.saturating_add(START).saturating_add(millis))
+    }
+
+    /// Whether the replica would fit if nothing were kept for others in the pool.
+    pub(super) fn is_kept_from(&self, place: usize, left: &Left, replica: &Replica) -> bool {
+        let Some(kept) = self.kept.get(&place) else { return false };
+        let pods = kept.iter().map(|kept| fit::free_pods(&kept.shapes, replica)).sum::<u64>();
+        let free = fit::free_pods(left.shapes(), replica);
+        free.saturating_add(pods) >= u64::from(replica.size)
+    }
+}
+
+/// Whether one replica fits on what is free and what came back.
+pub(super) fn fits(left: &Left, free: u64, returned: &Returned, replica: &Replica) -> bool {
+    let pods = free.saturating_add(returned.pods);
+    fit::replicas(pods, left.lendable().saturating_add(returned.gpus()), replica) > 0
+}
+
+/// Whether whatever comes back of the replica's model has enough memory: guests do not tell on which
+/// of a pool's shapes they run.
+pub(super) fn is_sure(left: &Left, replica: &Replica) -> bool {
+    let alike = left.pool.shapes.iter().filter(|shape| shape.model == replica.model);
+    let mut alike = alike.map(|shape| replica.accepts(&shape.model, shape.gpu_memory));
+    alike.all(|accepted| accepted)
+}
+
+#[cfg(test)]
+mod tests;
