@@ -181,7 +181,7 @@ pub fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> b
 /// it did, so that no member gets work for nothing by claiming it.
 fn word(reason: &str, withdrawn: bool) -> String {
     let plain = reason.len() <= 64 && reason.bytes().all(|byte| byte.is_ascii_alphabetic());
-    let ordered = matches!(reason, "Suspended" | "JobFinished");
+    let ordered = matches!(reason, "Suspended" | "JobFinished" | lifecycle::PREEMPTED);
     if plain && (withdrawn || !ordered) { reason.to_owned() } else { "Unknown".to_owned() }
 }
 
@@ -234,6 +234,7 @@ pub fn pool(pool: &GpuPool, member: &MemberCluster) -> Pool {
             .as_ref()
             .is_none_or(|types| types.contains(&super::gpujob::JobType::Batch)),
         notice_seconds: u64::try_from(pool.spec.offer.notice_seconds).unwrap_or(0),
+        longest_seconds: u64::try_from(pool.spec.offer.max_attempt_seconds).ok(),
         serial: status.serial,
         offered: u64::try_from(status.gpus.offered).unwrap_or(0),
         lendable: u64::try_from(status.gpus.free).unwrap_or(0),

@@ -51,6 +51,10 @@ pub struct GpuJobExplanation {
     /// Changes that would help, the most helpful first.
     #[serde(default)]
     pub changes: Vec<HelpfulChange>,
+    /// When the next of its replicas could start, as far as limits of what runs tell and nobody else
+    /// comes; absent: unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts: Option<Time>,
     /// Not placed before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,

@@ -52,6 +52,9 @@ pub use status::{
     validation = Rule::new("has(self.queueName) == has(oldSelf.queueName) && (!has(self.queueName) || self.queueName == oldSelf.queueName)").message(
         "queueName cannot be changed after creation; delete the job and apply it again"
     ),
+    validation = Rule::new("self.preemptibility == oldSelf.preemptibility").message(
+        "preemptibility cannot be changed after creation; delete the job and apply it again"
+    ),
     validation = Rule::new("self.completions == oldSelf.completions").message(
         "completions cannot be changed after creation; delete the job and apply it again"
     ),
@@ -95,6 +98,11 @@ pub struct GpuJobSpec {
         "priorityClassName must be 1 to 253 characters: the name of a PriorityClass (kubectl get priorityclasses)"))]
     #[schemars(length(max = 1024))]
     pub priority_class_name: Option<String>,
+    /// Whether other guests may take its place: those of higher priority in its own queue, or in one
+    /// that has less of its share. Preemptible (the default) or `NonPreemptible`. Owners of GPUs
+    /// always may. Immutable.
+    #[serde(default)]
+    pub preemptibility: Preemptibility,
     /// Replicas that must succeed, 1 to 100000; default 1. Immutable.
     #[serde(default = "one")]
     #[x_kube(validation = Rule::new("self >= 1 && self <= 100000").message(
@@ -151,6 +159,18 @@ const fn one() -> i32 {
 
 const fn three() -> i32 {
     3
+}
+
+/// Whether other guests may take a job's place.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, schemars::JsonSchema,
+)]
+pub enum Preemptibility {
+    /// Those of higher priority may.
+    #[default]
+    Preemptible,
+    /// None may.
+    NonPreemptible,
 }
 
 /// Kinds of work.

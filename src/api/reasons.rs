@@ -41,6 +41,8 @@ pub const WAITING_FOR_PODS_READY: &str = "WaitingForPodsReady";
 pub const BACKING_OFF: &str = "BackingOff";
 /// It is allocated; its member has not accepted yet.
 pub const WAITING_FOR_ACCEPTANCE: &str = "WaitingForAcceptance";
+/// Guests of lower priority make room for it.
+pub const WAITING_FOR_PREEMPTED_WORKLOADS: &str = "WaitingForPreemptedWorkloads";
 /// A member refused it.
 pub const MEMBER_REFUSED: &str = "MemberRefused";
 /// A member is silent.

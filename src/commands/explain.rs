@@ -147,6 +147,10 @@ fn standing(said: &GpuJobExplanation) -> Vec<String> {
             counts.waiting, counts.starting, counts.running, counts.succeeded, counts.failed
         ),
     );
+    // What is placed next starts now; saying when is for what waits.
+    if let Some(time) = said.starts.as_ref().filter(|_| said.next.is_empty()) {
+        line("Starts", format!("about {}", time.0.strftime("%Y-%m-%dT%H:%M:%SZ")));
+    }
     if let Some(time) = &said.not_before {
         line("Backs off", format!("until {}", time.0.strftime("%Y-%m-%dT%H:%M:%SZ")));
     }

@@ -38,6 +38,8 @@ pub struct QueueRow {
     queue: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     quota: Option<i64>,
+    /// Millionths of what is offered, by weight.
+    share: i64,
     used: i64,
     running: i64,
     waiting: i64,
@@ -149,7 +151,8 @@ fn queue(queue: &GpuQueue) -> QueueRow {
     let status = queue.status.clone().unwrap_or_default();
     QueueRow {
         queue: queue.name_any(),
-        quota: queue.spec.quota.first().map(|quota| quota.gpus),
+        quota: total(queue),
+        share: status.share_ppm,
         used: status.used_gpus,
         running: status.admitted,
         waiting: status.pending,
@@ -159,6 +162,20 @@ fn queue(queue: &GpuQueue) -> QueueRow {
             StopPolicy::HoldAndDrain => "Draining".to_owned(),
         },
     }
+}
+
+/// The quota of all models together, else the sum of those of single models.
+fn total(queue: &GpuQueue) -> Option<i64> {
+    let quotas = &queue.spec.quota;
+    let all = quotas.iter().find(|quota| quota.model.is_none());
+    let single = (!quotas.is_empty())
+        .then(|| quotas.iter().fold(0_i64, |sum, quota| sum.saturating_add(quota.gpus)));
+    all.map(|quota| quota.gpus).or(single)
+}
+
+/// `12.5 %` of millionths.
+fn percent(ppm: i64) -> String {
+    format!("{}.{} %", ppm / 10_000, ppm / 1000 % 10)
 }
 
 /// How many columns there are.
@@ -206,6 +223,7 @@ fn queue_table(rows: &[QueueRow]) -> Table {
         ("QUEUE", Align::Left),
         ("QUOTA", Align::Right),
         ("USED", Align::Right),
+        ("SHARE", Align::Right),
         ("RUNNING", Align::Right),
         ("WAITING", Align::Right),
         ("STATE", Align::Left),
@@ -213,6 +231,8 @@ fn queue_table(rows: &[QueueRow]) -> Table {
     for row in rows {
         let quota = row.quota.map_or_else(|| "none".to_owned(), |quota| quota.to_string());
         let counts = [row.used, row.running, row.waiting].map(|count| count.to_string());
+        let [used, running, waiting] = counts;
+        let counts = [used, percent(row.share), running, waiting];
         let cells = [row.queue.clone(), quota].into_iter().chain(counts).chain([row.state.clone()]);
         let tone = if row.state == "Active" { Tone::Plain } else { Tone::Passing };
         table.row(tone, cells.collect());
@@ -285,9 +305,9 @@ mod tests {
         assert_eq!(
             queue_table(&rows).lines(Colour::Off),
             [
-                "QUEUE   QUOTA   USED   RUNNING   WAITING   STATE",
-                "q        none      3         1         2   Active",
-                "q           4      3         1         2   Held",
+                "QUEUE   QUOTA   USED   SHARE   RUNNING   WAITING   STATE",
+                "q        none      3   0.0 %         1         2   Active",
+                "q           4      3   0.0 %         1         2   Held",
             ]
         );
     }

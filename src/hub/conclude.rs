@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::facts::Notes;
 use super::jobs::{self, Sight, Wait};
-use super::rounds::{Identity, Now, Pass, promise, stored};
+use super::rounds::{Identity, Now, Pass, held, promise, stored};
 use super::state::{State, namespace_of};
 use super::work::{JobWork, LeaseWork, Work};
 use super::{bars, leases, queues};
@@ -47,6 +47,9 @@ pub(super) fn conclude(
         }
     }
     if let Ok(asked) = pass.asked.clone() {
+        if let Some(notes) = state.notes.get_mut(&pass.id).filter(|_| !placed.is_empty()) {
+            notes.hold = None;
+        }
         for placement in placed {
             let terms = convert::terms(&pass.job);
             let allocation = allocate(state, &mut pass, &terms, placement, (identity, now));
@@ -57,6 +60,7 @@ pub(super) fn conclude(
         }
     }
     work.leases.extend(leases::expelled(state, &pass.job, &pass.id, &pass.advance.record));
+    work.leases.extend(leases::preempted(state, &pass.id, &pass.advance.record));
     let wait = wait(state, &pass, waiting, now);
     let new = status(state, &pass, identity, wait.clone(), now);
     note(state, &pass, wait.as_ref(), now);
@@ -131,6 +135,13 @@ pub(super) fn wait(
             let message = format!("not placed again before {until}, after what ended before");
             place(reasons::BACKING_OFF, message)
         }
+        Waiting::Preempting { pool, .. } => {
+            let message = format!(
+                "guests of lower priority make room for it in {}/{}",
+                pool.member, pool.pool
+            );
+            place(reasons::WAITING_FOR_PREEMPTED_WORKLOADS, message)
+        }
         Waiting::NoPool { refusals } => {
             let refused = refusals.contains_key(&Refusal::Refused)
                 && refusals.keys().all(|why| !why.is_temporary() || *why == Refusal::Refused);
@@ -187,10 +198,10 @@ pub(super) fn status(
 
 /// Notes what later passes need.
 fn note(state: &mut State, pass: &Pass, wait: Option<&Wait>, now: Now) {
-    let held = convert::terms(&pass.job).gpus;
-    let held = held.saturating_mul(u64::from(pass.advance.record.live().len()));
+    let held = held(pass);
     let notes: &mut Notes = state.notes.entry(pass.id.clone()).or_default();
-    notes.held_gpus = held;
+    notes.held = held;
+    notes.preempted.retain(|epoch| !pass.advance.record.is_over(*epoch));
     notes.waits = wait.is_some() && pass.asked.is_ok();
     notes.finished = pass.advance.record.finished_at.is_some();
     let bars = notes.bars.values().map(|bar| bar.until).filter(|until| *until > now.instant);

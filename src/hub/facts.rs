@@ -1,6 +1,6 @@
 //! What the hub's loop is told, and what it remembers of jobs and promises.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 use crate::api::{GpuJob, GpuLease, GpuPool, GpuQueue, JoinRequest, MemberCluster};
 use crate::cluster::Seen;
 use crate::cluster::cache::Key;
-use crate::engine::model::{Demand, Epoch, JobId, PodNeed, PoolId, Request};
+use crate::engine::model::{Demand, Epoch, Hold, JobId, PodNeed, PoolId, Request};
 
 /// What a watch or a finished write tells the loop.
 #[derive(Debug)]
@@ -89,8 +89,12 @@ pub(super) struct Notes {
     pub(super) bars: BTreeMap<PoolId, Bar>,
     /// Queue that it waits in.
     pub(super) queue: String,
-    /// GPUs that it holds.
-    pub(super) held_gpus: u64,
+    /// GPUs that it holds, by model.
+    pub(super) held: BTreeMap<String, u64>,
+    /// Attempts that go so that a more important job can start.
+    pub(super) preempted: BTreeSet<Epoch>,
+    /// Room that others make for it, and until when that counts.
+    pub(super) hold: Option<(Hold, Instant)>,
     /// What it wanted when it was last looked at.
     pub(super) demand: Option<Demand>,
     /// Whether some of it waits for GPUs or quota.

@@ -9,7 +9,7 @@ use crate::api::convert::taints;
 use crate::api::digest::digest;
 use crate::api::gpulease::{GpuLease, GpuLeaseSpec, JobReference, LeasedGpu};
 use crate::api::{GpuJob, LABEL_JOB_UID, LABEL_LEASE, quantity, template};
-use crate::engine::lifecycle::{Allocation, NOT_ACCEPTED, Record, Step};
+use crate::engine::lifecycle::{Allocation, NOT_ACCEPTED, PREEMPTED, Record, Step};
 use crate::engine::model::{Epoch, JobId};
 
 /// Name of the lease of an attempt.
@@ -96,6 +96,22 @@ pub(super) fn removal(state: &State, id: &JobId, epoch: Epoch) -> Option<Work> {
     (!state.removing.contains(key)).then(|| Work::Remove(key.clone()))
 }
 
+/// Leases of the job that go so that a more important one can start.
+pub(super) fn preempted(state: &State, id: &JobId, record: &Record) -> Vec<LeaseWork> {
+    let noted = state.notes.get(id).into_iter().flat_map(|notes| &notes.preempted);
+    let live = noted.filter(|epoch| record.allocations.iter().any(|held| held.epoch == **epoch));
+    let asked = live.filter_map(|epoch| withdrawal(state, id, &Step::Withdraw(*epoch, PREEMPTED)));
+    asked.filter(is_fresh).collect()
+}
+
+/// Whether nobody withdrew that lease yet.
+fn is_fresh(work: &LeaseWork) -> bool {
+    match work {
+        LeaseWork::Withdraw { lease, .. } => lease.spec.withdrawn.is_none(),
+        _ => false,
+    }
+}
+
 /// Leases that go because of their member: it leaves in order, is drained, or has a taint that the
 /// job does not tolerate.
 pub(super) fn expelled(state: &State, job: &GpuJob, id: &JobId, record: &Record) -> Vec<LeaseWork> {
@@ -104,12 +120,8 @@ pub(super) fn expelled(state: &State, job: &GpuJob, id: &JobId, record: &Record)
         let member = state.members.get(&(String::new(), allocation.pool.member.clone()))?;
         taints::expelled(member, &tolerations)
     };
-    let fresh = |work: &LeaseWork| match work {
-        LeaseWork::Withdraw { lease, .. } => lease.spec.withdrawn.is_none(),
-        _ => false,
-    };
     let asked = record.allocations.iter().filter_map(|allocation| {
         withdrawal(state, id, &Step::Withdraw(allocation.epoch, reason(allocation)?))
     });
-    asked.filter(fresh).collect()
+    asked.filter(is_fresh).collect()
 }

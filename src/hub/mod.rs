@@ -27,6 +27,7 @@ use crate::metrics::{self, Process};
 mod bars;
 mod conclude;
 mod facts;
+mod guests;
 mod heartbeats;
 mod jobs;
 mod joins;
@@ -38,6 +39,7 @@ mod observed;
 mod queues;
 mod revoke;
 mod rounds;
+mod shares;
 pub mod snapshot;
 mod state;
 mod tally;
@@ -337,7 +339,7 @@ impl Loop {
     fn report(&mut self, now: Now) {
         self.figures.show(&self.state, now);
         for queue in self.state.queues.iter().map(|(_, queue)| queue.clone()) {
-            let status = queues::status(&self.state, &queue, now.wall);
+            let status = queues::status(&self.state, &queue, now);
             if queue.status.as_ref() != Some(&status) {
                 let write = move |hand: Hand| async move { hand.queue(queue, status).await };
                 self.start("queue", write);
@@ -365,6 +367,7 @@ impl Loop {
             .chain(deaf)
             .chain(failed)
             .chain(removals)
+            .chain(self.state.round_at)
             .chain([self.queues_at, far]);
         all.min().unwrap_or(far).max(now)
     }

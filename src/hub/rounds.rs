@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -13,12 +13,18 @@ use kube::ResourceExt;
 use super::facts::{Bar, Notes, Promise, Read};
 use super::state::State;
 use super::work::Work;
-use super::{bars, conclude, leases, queues, snapshot};
+use super::{bars, conclude, guests, leases, queues, shares, snapshot};
 use crate::api::convert;
 use crate::api::{GpuJob, reasons};
 use crate::engine::lifecycle::{self, Advance, Allocation, Standing, Step};
-use crate::engine::model::{Demand, Epoch, JobId, Placement, Plan, Request};
+use crate::engine::model::{Demand, Epoch, Hold, JobId, Placement, Plan, Request};
+use crate::engine::preempt::Preemption;
+use crate::engine::reserve::PATIENCE;
 use crate::engine::round;
+
+/// A job that others make room for goes before all others for so long: their grace is over by then,
+/// or they do not go.
+const HELD_FOR: Duration = Duration::from_mins(15);
 
 /// Who this hub is.
 #[derive(Clone, Debug)]
@@ -64,27 +70,36 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
         bars::note(state, pass, now);
         note_held(state, pass);
     }
+    shares::advance(state, now);
     let mut demands = Vec::new();
     for pass in &passes {
+        guests::refresh_job(state, &pass.id);
         let demand = demand(state, pass, now);
         state.notes.entry(pass.id.clone()).or_default().demand.clone_from(&demand);
         demands.extend(demand);
     }
-    if capacity_changed || state.capacity_changed {
+    let ripe = state.round_at.is_some_and(|at| at <= now.instant);
+    if capacity_changed || state.capacity_changed || ripe || somebody_is_kept(state, now) {
         state.capacity_changed = false;
+        state.round_at = None;
         demands.extend(standing_demands(state, &passes));
     }
     let plan = match demands.is_empty() {
         true => Plan::default(),
         false => round::round(&snapshot::snapshot(state, demands, now.instant, now.wall)),
     };
+    if let Some(at) = plan.wake_at {
+        let at = now.instant + conclude::until(at, now.wall);
+        state.round_at = Some(state.round_at.map_or(at, |before| before.min(at)));
+    }
+    let touched = preempt(state, &plan.preemptions, now);
     let mut placements: BTreeMap<JobId, Vec<Placement>> = BTreeMap::new();
     for placement in plan.placements {
         placements.entry(placement.job.clone()).or_default().push(placement);
     }
-    // A job that waited and was not touched is looked at only if it got something.
+    // A job that waited and was not touched is looked at only if it got or loses something.
     let known: BTreeSet<JobId> = passes.iter().map(|pass| pass.id.clone()).collect();
-    for id in placements.keys().filter(|id| !known.contains(*id)) {
+    for id in placements.keys().chain(&touched).filter(|id| !known.contains(*id)) {
         let job = state.keys.get(id).and_then(|key| state.jobs.shared(key));
         passes.extend(job.map(|job| pass(state, id.clone(), job, now, &mut work)));
     }
@@ -94,6 +109,42 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
         work.extend(conclude::conclude(state, identity, pass, (placed, waiting), now));
     }
     work
+}
+
+/// Notes who goes for whom, and returns the jobs that can be told so now; busy ones are looked at
+/// again when their writes are done.
+fn preempt(state: &mut State, preemptions: &[Preemption], now: Now) -> BTreeSet<JobId> {
+    let mut touched = BTreeSet::new();
+    for Preemption { job, pool, victims } in preemptions {
+        if let Some(notes) = state.notes.get_mut(job) {
+            let mut hold = Hold { pool: pool.clone(), turn: state.turns, ..Hold::default() };
+            hold.victims.extend(victims.iter().cloned());
+            if let Some((before, _)) = notes.hold.take().filter(|(before, _)| before.pool == *pool)
+            {
+                hold = Hold { turn: before.turn, ..hold };
+                hold.victims.extend(before.victims);
+            }
+            notes.hold = Some((hold, now.instant + HELD_FOR));
+            state.turns += 1;
+        }
+        for (victim, epoch) in victims {
+            let Some(notes) = state.notes.get_mut(victim) else { continue };
+            notes.preempted.insert(*epoch);
+            if !notes.busy {
+                touched.insert(victim.clone());
+            }
+            guests::refresh_job(state, victim);
+        }
+    }
+    touched
+}
+
+/// Whether room is or may have to be kept for somebody who waits: then no round is without it.
+fn somebody_is_kept(state: &State, now: Now) -> bool {
+    let ripe =
+        |demand: &Demand| demand.queued_at.saturating_add(PATIENCE) <= now.wall.as_millisecond();
+    let mut waiting = state.notes.values().filter(|notes| notes.waits);
+    waiting.any(|notes| notes.hold.is_some() || notes.demand.as_ref().is_some_and(ripe))
 }
 
 /// The jobs to be looked at, each advanced by what is seen of its leases.
@@ -200,6 +251,13 @@ fn asked(state: &mut State, id: &JobId, job: &GpuJob) -> Read {
              priorityclasses"
         )]));
     }
+    let queue = queues::of(state, job).ok().filter(|queue| !queues::allows(queue, class));
+    if let (Some(queue), Some(name)) = (queue, class) {
+        return Err(Arc::new(vec![format!(
+            "priorityClassName: GpuQueue {} does not allow {name}; see its allowedPriorityClasses",
+            queue.name_any()
+        )]));
+    }
     let generation = job.metadata.generation.unwrap_or(0);
     let notes = state.notes.entry(id.clone()).or_default();
     if let Some((_, asked)) = notes.asked.as_ref().filter(|(read, _)| *read == generation) {
@@ -232,12 +290,26 @@ fn standing(state: &mut State, member: &str, now: Now, work: &mut Vec<Work>) -> 
 
 /// Notes what the job holds, before anything is given out: quotas count from the record.
 pub(super) fn note_held(state: &mut State, pass: &Pass) {
-    let gpus = convert::terms(&pass.job).gpus;
-    let held = gpus.saturating_mul(u64::from(pass.advance.record.live().len()));
+    let held = held(pass);
     let notes = state.notes.entry(pass.id.clone()).or_default();
-    state.capacity_changed |= held < notes.held_gpus;
-    notes.held_gpus = held;
+    let sum = |held: &BTreeMap<String, u64>| held.values().sum::<u64>();
+    state.capacity_changed |= sum(&held) < sum(&notes.held);
+    notes.held = held;
     notes.queue = pass.queue.clone().unwrap_or_default();
+}
+
+/// GPUs that the job holds by its record, by model.
+pub(super) fn held(pass: &Pass) -> BTreeMap<String, u64> {
+    let gpus = convert::terms(&pass.job).gpus;
+    let mut held: BTreeMap<String, u64> = BTreeMap::new();
+    for allocation in &pass.advance.record.allocations {
+        let more = gpus.saturating_mul(u64::from(allocation.live().len()));
+        if more > 0 {
+            let sum = held.entry(allocation.model.clone()).or_default();
+            *sum = sum.saturating_add(more);
+        }
+    }
+    held
 }
 
 /// What the job wants placed now.
@@ -250,6 +322,8 @@ pub(super) fn demand(state: &State, pass: &Pass, now: Now) -> Option<Demand> {
     let bars = notes.into_iter().flat_map(|notes| &notes.bars);
     let serial = |bar: &Bar| if bar.until > now.instant { i64::MAX } else { bar.serial };
     let created = pass.job.creation_timestamp().map_or(0, |time| convert::millis(&time));
+    let hold = notes.and_then(|notes| notes.hold.as_ref());
+    let longest = pass.job.spec.max_running_seconds;
     Some(Demand {
         job: pass.id.clone(),
         queue: pass.queue.clone().unwrap_or_default(),
@@ -259,10 +333,13 @@ pub(super) fn demand(state: &State, pass: &Pass, now: Now) -> Option<Demand> {
         request: asked.clone(),
         barred: bars.map(|(pool, bar)| (pool.clone(), serial(bar))).collect(),
         not_before: pass.advance.record.requeue_at,
+        longest_seconds: longest.and_then(|limit| u64::try_from(limit).ok()),
+        hold: hold.filter(|(_, until)| *until > now.instant).map(|(hold, _)| hold.clone()),
     })
 }
 
-fn priority(state: &State, job: &GpuJob) -> i32 {
+/// The priority of a job by its class, or by the class that is everybody's default.
+pub(super) fn priority(state: &State, job: &GpuJob) -> i32 {
     let named = job.spec.priority_class_name.clone().map(|name| (String::new(), name));
     let class = match named {
         Some(key) => state.priorities.get(&key),

@@ -2,7 +2,7 @@
 //!
 //! [`View`] is the one door for those who tell users what a round would say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use k8s_openapi::jiff::Timestamp;
@@ -12,7 +12,6 @@ use super::facts::Promise;
 use super::queues;
 use super::state::{State, member_in};
 use crate::api::convert;
-use crate::api::gpuqueue::StopPolicy;
 use crate::api::{GpuQueue, MemberCluster, conditions, reasons};
 use crate::engine::fit::{self, Replica};
 use crate::engine::lifecycle::Stage;
@@ -30,19 +29,46 @@ pub(super) fn snapshot(
     now: Instant,
     wall: Timestamp,
 ) -> Snapshot {
-    let used = queues::used(state);
-    let view = |queue: &GpuQueue| Queue {
-        held: queue.spec.stop_policy != StopPolicy::None,
-        quota: queue.spec.quota.first().and_then(|quota| u64::try_from(quota.gpus).ok()),
-        used: used.get(queue.name_any().as_str()).copied().unwrap_or(0),
-    };
+    let pools = pools(state, now);
     Snapshot {
         now: wall.as_millisecond(),
-        pools: pools(state, now),
-        queues: state.queues.iter().map(|(key, queue)| (key.1.clone(), view(queue))).collect(),
+        queues: queues(state, &pools),
+        pools,
         unanswered: unanswered(state),
         demands,
+        guests: state.guests.clone(),
     }
+}
+
+/// Every queue, with what its jobs hold and what its members lend.
+fn queues(state: &State, pools: &BTreeMap<PoolId, Pool>) -> BTreeMap<String, Queue> {
+    let used = queues::used(state);
+    let mut lent: BTreeMap<&str, u64> = BTreeMap::new();
+    for (id, pool) in pools.iter().filter(|(_, pool)| pool.closed.is_none()) {
+        let sum = lent.entry(&id.member).or_default();
+        *sum = sum.saturating_add(pool.offered);
+    }
+    let view = |queue: &GpuQueue| {
+        let name = queue.name_any();
+        let held = used.get(name.as_str()).into_iter().flatten();
+        let contributors: BTreeSet<&String> = queue.spec.contributors.iter().collect();
+        let lends = contributors.into_iter().filter_map(|member| lent.get(member.as_str()));
+        Queue {
+            contributed: lends.fold(0, |sum, gpus| sum.saturating_add(*gpus)),
+            used: held.map(|(model, gpus)| ((*model).to_owned(), *gpus)).collect(),
+            past: state.past.get(&name).map(|past| past.means().clone()).unwrap_or_default(),
+            ..queues::view(queue)
+        }
+    };
+    state.queues.iter().map(|(key, queue)| (key.1.clone(), view(queue))).collect()
+}
+
+/// The weighted dominant share of a queue, in millionths.
+#[must_use]
+pub(super) fn share_ppm(state: &State, name: &str, now: Instant) -> i64 {
+    let pools = pools(state, now);
+    let share = crate::engine::queues::share(&queues(state, &pools), &pools, name);
+    i64::try_from(share / 1000).unwrap_or(i64::MAX)
 }
 
 /// Every pool, less what is promised and not in its picture yet.

@@ -4,6 +4,7 @@
 //! may forget.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease as Heartbeat;
@@ -17,12 +18,15 @@ use crate::api::{
 };
 use crate::cluster::Seen;
 use crate::cluster::cache::{self, Cache, Change, Key};
-use crate::engine::model::{Epoch, JobId};
+use crate::engine::guests::Guest;
+use crate::engine::model::{Epoch, JobId, PoolId};
 
 use super::facts::{Answer, Event, Notes, Promise};
+use super::guests;
 use super::heartbeats::Silence;
 use super::joins::is_enrolled;
 use super::observed::Unobserved;
+use super::shares::Past;
 use super::tally::{Before, Tally};
 
 /// Members send heartbeats every ten seconds, so that two in a row of all of them were not heard.
@@ -81,6 +85,16 @@ pub(super) struct State {
     pub(super) later: BTreeMap<JobId, Instant>,
     /// Jobs that are gone, with writes to their leases under way.
     pub(super) retiring: BTreeSet<JobId>,
+    /// What runs, by pool.
+    pub(super) guests: Arc<BTreeMap<PoolId, Vec<Guest>>>,
+    /// What queues used lately.
+    pub(super) past: BTreeMap<String, Past>,
+    /// When that was last brought up to date.
+    pub(super) past_at: Option<Instant>,
+    /// Holds so far: an earlier one goes before a later one.
+    pub(super) turns: u64,
+    /// When time alone changes what a round decides.
+    pub(super) round_at: Option<Instant>,
     /// Whether capacity may have grown since the last round.
     pub(super) capacity_changed: bool,
     /// What happened since it was last counted.
@@ -316,6 +330,7 @@ impl State {
                 let id = JobId(job.uid().unwrap_or_default());
                 self.keys.remove(&id);
                 self.notes.remove(&id);
+                guests::refresh_job(self, &id);
                 if self.leases_of.contains_key(&id) {
                     self.absent.insert(id.clone(), true);
                 }
@@ -341,8 +356,8 @@ impl State {
             promise.serial = serial.or(promise.serial);
         }
         let leases = self.leases_of.entry(id.clone()).or_default();
-        match key {
-            Some(key) => drop(leases.insert(epoch, key)),
+        match &key {
+            Some(key) => drop(leases.insert(epoch, key.clone())),
             None => drop(leases.remove(&epoch)),
         }
         if leases.is_empty() {
@@ -350,6 +365,11 @@ impl State {
             self.absent.remove(&id);
         }
         self.dirty.insert(id);
+        match &change {
+            // Its job is looked at next, and the guest with it.
+            Change::Set(_) => {}
+            Change::Removed(lease) => guests::forget(self, lease),
+        }
         if let Some(member) = speaks_again {
             self.dirty_members.insert(member);
             self.everything_if(true);

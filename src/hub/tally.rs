@@ -9,6 +9,7 @@ use kube::ResourceExt;
 use crate::api::convert::millis;
 use crate::api::gpujob::{Evictions, GpuJobStatus};
 use crate::api::{GpuJob, gpujob};
+use crate::engine::lifecycle::PREEMPTED;
 use crate::engine::model::Epoch;
 use crate::metrics::bounded;
 
@@ -91,8 +92,9 @@ impl Tally {
         };
         count("OwnerReclaimed", grown(before.owner_reclaimed, after.owner_reclaimed));
         count("ClusterLost", grown(before.cluster_lost, after.cluster_lost));
+        count(PREEMPTED, grown(before.preempted, after.preempted));
         let mut others = grown(before.other, after.other);
-        let counted = |reason: &str| ["OwnerReclaimed", "ClusterLost"].contains(&reason);
+        let counted = |reason: &str| ["OwnerReclaimed", "ClusterLost", PREEMPTED].contains(&reason);
         for attempt in ended.iter().filter(|attempt| !counted(&attempt.reason)) {
             if others > 0 && !NO_EVICTIONS.contains(&attempt.reason.as_str()) {
                 count(bounded(&attempt.reason), 1);

@@ -15,6 +15,7 @@ mod process;
 mod refusing;
 mod request;
 mod server;
+mod sharing;
 mod world;
 
 use member::Mood;

@@ -5,7 +5,7 @@ use crate::api::conditions::{self, Claim};
 use crate::api::gpujob::{GpuJobStatus, Phase};
 use crate::api::gpulease::LeasePhase;
 use crate::api::reasons;
-use crate::engine::lifecycle::{Attempt, SUCCEEDED, Verdict};
+use crate::engine::lifecycle::{Attempt, PREEMPTED, SUCCEEDED, Verdict};
 
 /// Every condition that `sight` speaks for; `status` holds all else already.
 #[must_use]
@@ -143,6 +143,7 @@ fn evicted<'a>(sight: &'a Sight<'_>, status: &GpuJobStatus) -> Vec<Claim<'a>> {
 /// What a reason means, where its name leaves that open and the member had nothing to say.
 fn cause(reason: &str) -> &'static str {
     match reason {
+        PREEMPTED => "a job of higher priority took its place; it waits again at its old place",
         reasons::MEMBER_DRAINED => "the hub's operator drained the member; it is placed elsewhere",
         reasons::MEMBER_TAINTED => {
             "the member has a taint that placement.clusterTolerations lacks; it is placed elsewhere"

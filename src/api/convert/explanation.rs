@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 
+use super::time;
 use crate::api::explanation::{
     EXPLANATION_KIND, Effect, GATEWAY_GROUP, GATEWAY_VERSION, GpuJobExplanation, HelpfulChange,
     NextPlace, PoolAnswer, Position, QueueStanding, Run,
@@ -12,6 +13,7 @@ use crate::api::{GpuJob, GpuJobStatus, conditions, reasons};
 use crate::engine::model::{Epoch, PoolId, Queue, Request};
 use crate::engine::outlook::{self, Change, Outlook, Place};
 use crate::engine::placement::Answer;
+use crate::engine::queues::Quota;
 
 /// Everything that an explanation is made of.
 #[derive(Debug)]
@@ -58,6 +60,7 @@ pub fn explanation(seen: &Seen<'_>) -> GpuJobExplanation {
         next: outlook.iter().flat_map(|outlook| next(outlook)).collect(),
         pools: outlook.iter().flat_map(|outlook| pools(outlook, seen.request)).collect(),
         changes: outlook.iter().flat_map(|outlook| outlook.changes.iter().map(change)).collect(),
+        starts: outlook.and_then(|outlook| outlook.estimate).map(time),
         not_before: status.requeue_at.clone().filter(after),
     }
 }
@@ -83,11 +86,16 @@ fn queue(seen: &Seen<'_>) -> QueueStanding {
         name: name.to_owned(),
         takes: queue.is_some(),
         held: queue.is_some_and(|queue| queue.held),
-        quota_gpus: queue.and_then(|queue| queue.quota),
-        used_gpus: queue.map_or(0, |queue| queue.used),
+        quota_gpus: queue.and_then(|queue| total(&queue.quota)),
+        used_gpus: queue.map_or(0, |queue| queue.used.values().sum()),
         position: seen.outlook.map(|outlook| position(&outlook.place)),
         overall: seen.outlook.map(|outlook| position(&outlook.overall)),
     }
+}
+
+/// The quota for all models together.
+fn total(quotas: &[Quota]) -> Option<u64> {
+    quotas.iter().find(|quota| quota.model.is_none()).map(|quota| quota.gpus)
 }
 
 fn run(allocation: &Allocation) -> Run {

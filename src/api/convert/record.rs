@@ -33,6 +33,7 @@ pub fn read(status: &GpuJobStatus) -> Record {
         evictions: lifecycle::Evictions {
             owner_reclaimed: counted(status.evictions.owner_reclaimed),
             cluster_lost: counted(status.evictions.cluster_lost),
+            preempted: counted(status.evictions.preempted),
             other: counted(status.evictions.other),
         },
         ran: read_ran(&status.ran),
@@ -90,7 +91,8 @@ fn read_ran(ran: &[RanSeconds]) -> BTreeMap<u32, u64> {
 /// business.
 pub fn write(record: &Record, incarnation: u32, status: &mut GpuJobStatus) {
     let evictions = record.evictions;
-    let total = evictions.owner_reclaimed + evictions.cluster_lost + evictions.other;
+    let lifecycle::Evictions { owner_reclaimed, cluster_lost, preempted, other } = evictions;
+    let total = owner_reclaimed + cluster_lost + preempted + other;
     status.completed_indexes = record.completed.to_string();
     status.replicas.failed = count(record.failures);
     status.replicas.succeeded = count(record.completed.len());
@@ -100,6 +102,7 @@ pub fn write(record: &Record, incarnation: u32, status: &mut GpuJobStatus) {
         total: count(total),
         owner_reclaimed: count(evictions.owner_reclaimed),
         cluster_lost: count(evictions.cluster_lost),
+        preempted: count(evictions.preempted),
         other: count(evictions.other),
     };
     status.ran = write_ran(&record.ran);
@@ -183,7 +186,12 @@ mod tests {
                 gpu_seconds: 28,
                 message: "preempted".into(),
             }],
-            evictions: lifecycle::Evictions { owner_reclaimed: 1, cluster_lost: 2, other: 3 },
+            evictions: lifecycle::Evictions {
+                owner_reclaimed: 1,
+                cluster_lost: 2,
+                preempted: 4,
+                other: 3,
+            },
             ran: BTreeMap::from([(0, 10), (1, 10), (2, 4)]),
             next_attempt: 7,
             requeue_at: Some(12_000),
@@ -193,7 +201,7 @@ mod tests {
         let mut status = GpuJobStatus::default();
         write(&record, 2, &mut status);
         assert_eq!(read(&status), record);
-        assert_eq!(status.evictions.total, 6);
+        assert_eq!(status.evictions.total, 10);
         assert_eq!(status.ran.len(), 2);
     }
 }

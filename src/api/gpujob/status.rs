@@ -173,6 +173,9 @@ pub struct Evictions {
     /// The member is gone.
     #[serde(default)]
     pub cluster_lost: i32,
+    /// A more important job took its place.
+    #[serde(default)]
+    pub preempted: i32,
     /// Any other cause.
     #[serde(default)]
     pub other: i32,

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::super::facts::Event;
 use super::super::rounds::{self, Identity, Now, Pass};
 use super::super::state::State;
-use super::super::{bars, conclude, watching};
+use super::super::{bars, conclude, guests, shares, watching};
 use super::{settle_promises, snapshot};
 use crate::api::GpuJobExplanation;
 use crate::api::convert::explanation::{Seen, explanation};
@@ -63,9 +63,10 @@ impl View {
     }
 
     pub(in crate::hub) fn take(&mut self, event: Event, now: Instant) {
+        // First: what runs is shared with it.
+        self.facts = None;
         let state = &mut self.state;
         state.take(event, now);
-        self.facts = None;
         // Nobody may ask for weeks: jobs that came and went meanwhile are nothing to look at.
         if state.dirty.len() > 2 * (state.jobs.len() + FORGOTTEN) {
             state.dirty.retain(|id| state.keys.contains_key(id));
@@ -128,6 +129,7 @@ impl View {
             look(state, id, now);
         }
         settle_promises(state);
+        shares::advance(state, now);
         let demands: Vec<Demand> =
             state.notes.values().filter_map(|notes| notes.demand.clone()).collect();
         let facts = snapshot(state, demands, now.instant, now.wall);
@@ -146,6 +148,8 @@ fn look(state: &mut State, id: JobId, now: Now) {
     rounds::note_held(state, &pass);
     let demand = rounds::demand(state, &pass, now);
     let wakes = pass.advance.wake_at.map(|at| now.instant + conclude::until(at, now.wall));
+    let id = pass.id.clone();
     let notes = state.notes.entry(pass.id).or_default();
     (notes.demand, notes.due) = (demand, wakes);
+    guests::refresh_job(state, &id);
 }
