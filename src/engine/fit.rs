@@ -37,6 +37,13 @@ impl Replica<'_> {
     #[must_use]
     pub fn pods_within(&self, gpus: u32, milli_cpu: u64, memory: u64) -> u32 {
         let by_gpus = gpus.checked_div(self.need.gpus).unwrap_or(0);
+        // Most nodes have enough beside their GPUs, and two products cost less than two quotients.
+        let enough = |need: u64, free: u64| {
+            need.checked_mul(u64::from(by_gpus)).is_some_and(|needed| needed <= free)
+        };
+        if enough(self.need.milli_cpu, milli_cpu) && enough(self.need.memory, memory) {
+            return by_gpus;
+        }
         let by_cpu = milli_cpu.checked_div(self.need.milli_cpu).map_or(u32::MAX, clamp);
         let by_memory = memory.checked_div(self.need.memory).map_or(u32::MAX, clamp);
         by_gpus.min(by_cpu).min(by_memory)
@@ -76,6 +83,29 @@ pub fn pods_ever(shapes: &[Shape], replica: &Replica) -> u64 {
         .fold(0, |sum, (_, shape)| sum.saturating_add(product(shape.nodes, pods(shape))))
 }
 
+/// What of a pool a replica finds now, from one look at its nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Pods of it that all free GPUs together hold: see [`free_pods`].
+    pub pods: u64,
+    /// Free GPUs of the tightest node that holds the whole replica, if one does.
+    pub one_node: Option<u32>,
+}
+
+/// What the replica finds now.
+#[must_use]
+pub fn find(shapes: &[Shape], replica: &Replica) -> Found {
+    let mut found = Found::default();
+    for free in replica.shapes(shapes).flat_map(|(_, shape)| &shape.free) {
+        let pods = replica.pods_on(free);
+        found.pods = found.pods.saturating_add(product(free.nodes, pods));
+        if pods >= replica.size.max(1) && free.nodes > 0 {
+            found.one_node = Some(found.one_node.map_or(free.gpus, |least| least.min(free.gpus)));
+        }
+    }
+    found
+}
+
 fn product(left: u32, right: u32) -> u64 {
     u64::from(left) * u64::from(right)
 }
@@ -99,13 +129,6 @@ pub fn could_ever_hold(shapes: &[Shape], offered: u64, replica: &Replica) -> boo
     replicas(pods_ever(shapes, replica), offered, replica) > 0
 }
 
-/// Free GPUs of the tightest node that holds the whole replica, if one does.
-#[must_use]
-pub fn tightest_node(shapes: &[Shape], replica: &Replica) -> Option<u32> {
-    let (shape, group) = tightest(shapes, replica, replica.size)?;
-    Some(shapes[shape].free[group].gpus)
-}
-
 /// Takes `count` replicas from what is free, and returns the pods for which nothing was left.
 ///
 /// The tightest nodes go first: fewest free GPUs, then least CPU, then least memory. That fills
@@ -124,6 +147,22 @@ pub fn take(shapes: &mut [Shape], replica: &Replica, count: u32) -> u64 {
         }
     }
     missing
+}
+
+/// Adds what `freed` says to nodes whose GPUs the replica accepts, the first shape that has nodes of
+/// that size.
+///
+/// Guarantees: what fits then would fit if those GPUs were free wherever they are. They are counted
+/// on nodes where nothing else is free, so a pod that would need both may fit in truth and not here.
+/// Assumes that they exist: those on no node of such a size are left out.
+pub fn give_back(shapes: &mut [Shape], replica: &Replica, freed: Free) {
+    let fitting = |shape: &&mut Shape| {
+        replica.accepts(&shape.model, shape.gpu_memory) && shape.gpus_per_node >= freed.gpus
+    };
+    let Some(shape) = shapes.iter_mut().find(fitting) else { return };
+    if freed.gpus > 0 && freed.nodes > 0 {
+        join(&mut shape.free, freed);
+    }
 }
 
 /// Puts `pods` on the tightest nodes, and returns how many found none.
@@ -179,13 +218,16 @@ fn split(free: &mut Vec<Free>, group: usize, nodes: u32, used: PodNeed) {
     if free[group].nodes == 0 {
         free.swap_remove(group);
     }
-    if after.gpus == 0 {
-        return;
+    if after.gpus > 0 {
+        join(free, after);
     }
-    // Only equal nodes are put together: a group keeps the least CPU of its nodes.
-    match free.iter_mut().find(|other| Free { nodes, ..**other } == after) {
-        Some(other) => other.nodes = other.nodes.saturating_add(nodes),
-        None => free.push(after),
+}
+
+/// Adds nodes to the group of those that are equal: a group keeps the least CPU of its nodes.
+fn join(free: &mut Vec<Free>, more: Free) {
+    match free.iter_mut().find(|other| Free { nodes: more.nodes, ..**other } == more) {
+        Some(other) => other.nodes = other.nodes.saturating_add(more.nodes),
+        None => free.push(more),
     }
 }
 

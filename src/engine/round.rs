@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use super::fit::{Replica, clamp};
 use super::indexes::Indexes;
 use super::model::{Demand, Placement, Plan, Refusal, Request, Snapshot, Waiting};
-use super::placement::{Book, Candidates, Choice, Verdict, candidates, place};
+use super::placement::{Book, Choice, Known, Verdict, place};
 
 /// Replicas that one lease carries at most: its object stays small and one refusal costs little.
 pub const LEASED: u32 = 256;
@@ -21,10 +21,6 @@ pub const LEASED: u32 = 256;
 /// An array is dealt in this many parts, so that it spreads over pools without a lease for each
 /// of its replicas: leases cost writes.
 const PARTS: u32 = 8;
-
-/// Requests whose candidates are remembered: a list holds every pool, so thousands of different
-/// requests over thousands of pools would not fit in memory.
-const REMEMBERED: usize = 64;
 
 /// Decides who gets what now, and why everybody else waits.
 #[must_use]
@@ -57,7 +53,7 @@ pub(super) struct Round<'a> {
     snapshot: &'a Snapshot,
     book: Book<'a>,
     used: BTreeMap<&'a str, u64>,
-    candidates: BTreeMap<&'a Request, Candidates<'a>>,
+    known: Known<'a>,
     /// Requests that found no pool. As capacity only falls within a round, no equal one will.
     refused: BTreeMap<&'a Request, BTreeMap<Refusal, u32>>,
 }
@@ -76,7 +72,7 @@ impl<'a> Round<'a> {
             snapshot,
             book: Book::open(snapshot),
             used: snapshot.queues.iter().map(|(name, queue)| (name.as_str(), queue.used)).collect(),
-            candidates: BTreeMap::new(),
+            known: Known::default(),
             refused: BTreeMap::new(),
         }
     }
@@ -153,14 +149,11 @@ impl<'a> Round<'a> {
             return (leases, Some(known.clone()));
         }
         let part = if request.size > 1 { 1 } else { allowed.div_ceil(PARTS).min(LEASED) };
-        if self.candidates.len() >= REMEMBERED && !self.candidates.contains_key(request) {
-            self.candidates.clear();
-        }
         let book = &mut self.book;
-        let able = self.candidates.entry(request).or_insert_with(|| candidates(request, book));
+        let able = self.known.of(request, book);
         let mut left = allowed;
         while left > 0 {
-            let refusals = match place(demand, part.min(left), able, book) {
+            let refusals = match place(demand, able, book) {
                 Verdict::Chosen(choice) => {
                     left -= join(&mut leases, book, choice, (part, left));
                     continue;

@@ -8,22 +8,56 @@ use std::collections::BTreeMap;
 use super::fit::{self, Replica};
 use super::model::{Closed, ModelChoice, Pool, PoolId, Refusal, Request, Taint, Toleration};
 
-/// A replica on a model, and how far down the list of wanted models that is.
+/// One acceptable model of a request: a replica on it, and how far down the list of wanted models
+/// that is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ranked<'a> {
-    pub(super) rank: usize,
+pub(super) struct Wish<'a> {
+    pub(super) rank: u32,
     pub(super) replica: Replica<'a>,
-    /// Pods of it that the pool would hold if nothing else ran.
+}
+
+/// A wish that a pool could grant if nothing else ran.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chance {
+    /// Which wish, by its place in the list.
+    pub(super) wish: u32,
+    /// GPUs that the pool would lend then to this wish and to those that are wanted as much.
     pub(super) ever: u64,
 }
 
-/// The first rule that `pool` breaks and that nothing in a round can change.
-pub(super) fn lasting_refusal(
-    request: &Request,
-    id: &PoolId,
-    pool: &Pool,
-    possible: &[Ranked],
+/// The first rule that `pool` breaks and that nothing in a round can change. If there is none,
+/// `chances` are those of the request there, most wanted first.
+///
+/// Assumes that `wishes` began as [`wishes`] and has seen no other request.
+pub(super) fn lasting_refusal<'a>(
+    request: &'a Request,
+    (id, pool): (&PoolId, &'a Pool),
+    wishes: &mut Vec<Wish<'a>>,
+    chances: &mut Vec<Chance>,
 ) -> Option<Refusal> {
+    chances.clear();
+    if let Some(why) = unwelcome(request, id, pool) {
+        return Some(why);
+    }
+    find_chances(request, pool, wishes, chances);
+    if chances.is_empty() && !has_model(request, pool) {
+        return Some(Refusal::NoMatchingModel);
+    }
+    if pool.notice_seconds < request.grace_seconds {
+        return Some(Refusal::NoticeTooShort);
+    }
+    if chances.is_empty() {
+        return Some(Refusal::NeverFits);
+    }
+    pool.closed.map(|closed| match closed {
+        Closed::Cordoned => Refusal::Cordoned,
+        Closed::Silent => Refusal::Silent,
+        Closed::NotReady => Refusal::NotReady,
+    })
+}
+
+/// The first rule that keeps the request out whatever GPUs the pool has.
+fn unwelcome(request: &Request, id: &PoolId, pool: &Pool) -> Option<Refusal> {
     if !in_affinity(request, id, &pool.labels) {
         return Some(Refusal::NotInAffinity);
     }
@@ -39,23 +73,7 @@ pub(super) fn lasting_refusal(
     if pool.images.as_ref().is_some_and(|patterns| !images_allowed(request, patterns)) {
         return Some(Refusal::ImageNotAllowed);
     }
-    if !pool.takes_batch {
-        return Some(Refusal::TypeNotAllowed);
-    }
-    if possible.is_empty() && !has_model(request, pool) {
-        return Some(Refusal::NoMatchingModel);
-    }
-    if pool.notice_seconds < request.grace_seconds {
-        return Some(Refusal::NoticeTooShort);
-    }
-    if possible.is_empty() {
-        return Some(Refusal::NeverFits);
-    }
-    pool.closed.map(|closed| match closed {
-        Closed::Cordoned => Refusal::Cordoned,
-        Closed::Silent => Refusal::Silent,
-        Closed::NotReady => Refusal::NotReady,
-    })
+    (!pool.takes_batch).then_some(Refusal::TypeNotAllowed)
 }
 
 fn in_affinity(request: &Request, id: &PoolId, labels: &BTreeMap<String, String>) -> bool {
@@ -103,22 +121,48 @@ fn replica<'a>(request: &Request, model: &'a str, min_memory: Option<u64>) -> Re
     Replica { model, min_memory, need: request.need, size: request.size }
 }
 
-/// The replica on each model that the pool could hold if nothing else ran, most wanted first.
-pub(super) fn possible<'a>(request: &'a Request, pool: &'a Pool) -> Vec<Ranked<'a>> {
-    let on = |rank, model, min_memory| {
-        let replica = replica(request, model, min_memory);
-        let ever = fit::pods_ever(&pool.shapes, &replica);
-        let holds = fit::replicas(ever, pool.offered, &replica) > 0;
-        holds.then_some(Ranked { rank, replica, ever })
+/// What the request wishes, most wanted first; none if any model will do: what that can be, only
+/// the pools know.
+pub(super) fn wishes<'a>(request: &'a Request) -> Vec<Wish<'a>> {
+    let wish = |(rank, choice): (u32, &'a ModelChoice)| Wish {
+        rank,
+        replica: replica(request, &choice.model, choice.min_memory),
+    };
+    (0..).zip(&request.models).map(wish).collect()
+}
+
+/// The wishes that the pool could grant if nothing else ran, most wanted first.
+fn find_chances<'a>(
+    request: &'a Request,
+    pool: &'a Pool,
+    wishes: &mut Vec<Wish<'a>>,
+    chances: &mut Vec<Chance>,
+) {
+    let gpus = replica(request, "", None).gpus();
+    let lent = |pods: u64| pods.saturating_mul(gpus).min(pool.offered).max(1);
+    let ever = |wish: &Wish| {
+        let pods = fit::pods_ever(&pool.shapes, &wish.replica);
+        (fit::replicas(pods, pool.offered, &wish.replica) > 0).then_some(pods)
     };
     if !request.models.is_empty() {
-        let models = request.models.iter().enumerate();
-        return models
-            .filter_map(|(rank, choice)| on(rank, &choice.model, choice.min_memory))
-            .collect();
+        let held = (0..).zip(&*wishes).filter_map(|(wish, known)| Some((wish, ever(known)?)));
+        chances.extend(held.map(|(wish, pods)| Chance { wish, ever: lent(pods) }));
+        return;
     }
     let mut models: Vec<&str> = pool.shapes.iter().map(|shape| shape.model.as_str()).collect();
     models.sort_unstable();
     models.dedup();
-    models.into_iter().filter_map(|model| on(0, model, None)).collect()
+    let mut all = 0_u64;
+    for model in models {
+        let wish = Wish { rank: 0, replica: replica(request, model, None) };
+        let Some(pods) = ever(&wish) else { continue };
+        let known = wishes.iter().position(|other| other.replica.model == model);
+        let place = known.unwrap_or_else(|| {
+            wishes.push(wish);
+            wishes.len() - 1
+        });
+        all = all.saturating_add(pods);
+        chances.push(Chance { wish: fit::clamp(place as u64), ever: 0 });
+    }
+    chances.iter_mut().for_each(|chance| chance.ever = lent(all));
 }
