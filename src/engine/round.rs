@@ -25,12 +25,20 @@ const PARTS: u32 = 8;
 /// Decides who gets what now, and why everybody else waits.
 #[must_use]
 pub fn round(snapshot: &Snapshot) -> Plan {
+    watched(snapshot, &mut |_| {})
+}
+
+/// The same round; `decided` is told of every demand once that is decided on, so that somebody with a
+/// clock can tell how long that took.
+#[must_use]
+pub fn watched(snapshot: &Snapshot, decided: &mut dyn FnMut(&Demand)) -> Plan {
     let mut round = Round::begin(snapshot);
     let mut plan = Plan::default();
     for demand in in_order(snapshot) {
         if let Some(why) = round.decide(demand, &mut plan.placements) {
             plan.waiting.insert(demand.job.clone(), why);
         }
+        decided(demand);
     }
     let until = plan.waiting.values().filter_map(|why| match why {
         Waiting::BackOff { until } => Some(*until),
