@@ -72,6 +72,13 @@ pub fn free_pods(shapes: &[Shape], replica: &Replica) -> u64 {
     groups.fold(0, |sum, free| sum.saturating_add(product(free.nodes, replica.pods_on(free))))
 }
 
+/// Free GPUs of all nodes together.
+#[must_use]
+pub fn free_gpus(shapes: &[Shape]) -> u64 {
+    let groups = shapes.iter().flat_map(|shape| &shape.free);
+    groups.fold(0, |sum, free| sum.saturating_add(product(free.nodes, free.gpus)))
+}
+
 /// Pods of the replica that all GPUs together would hold, were they free.
 ///
 /// CPU and memory are not looked at: a picture says only what is free of them now.
@@ -134,19 +141,36 @@ pub fn could_ever_hold(shapes: &[Shape], offered: u64, replica: &Replica) -> boo
 /// The tightest nodes go first: fewest free GPUs, then least CPU, then least memory. That fills
 /// gaps and keeps whole nodes whole. A replica of several pods gets one node if one holds it.
 pub fn take(shapes: &mut [Shape], replica: &Replica, count: u32) -> u64 {
+    take_and_tell(shapes, replica, count).missing
+}
+
+/// What was taken, and where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Pods for which nothing was left.
+    pub missing: u64,
+    /// Most free GPUs that one of the nodes had before.
+    pub most_free: u32,
+}
+
+/// The same as [`take`], and tells which nodes changed.
+pub fn take_and_tell(shapes: &mut [Shape], replica: &Replica, count: u32) -> Taken {
+    let mut taken = Taken::default();
     if replica.size == 1 {
-        return fill(shapes, replica, u64::from(count));
+        fill(shapes, replica, u64::from(count), &mut taken);
+        return taken;
     }
-    let mut missing = 0;
     for _ in 0..count {
         match tightest(shapes, replica, replica.size) {
             Some((shape, group)) => {
-                split(&mut shapes[shape].free, group, 1, used(replica, replica.size));
+                let free = &mut shapes[shape].free;
+                taken.most_free = taken.most_free.max(free[group].gpus);
+                split(free, group, 1, used(replica, replica.size));
             }
-            None => missing += fill(shapes, replica, u64::from(replica.size)),
+            None => fill(shapes, replica, u64::from(replica.size), &mut taken),
         }
     }
-    missing
+    taken
 }
 
 /// Adds what `freed` says to nodes whose GPUs the replica accepts, the first shape that has nodes of
@@ -165,19 +189,20 @@ pub fn give_back(shapes: &mut [Shape], replica: &Replica, freed: Free) {
     }
 }
 
-/// Puts `pods` on the tightest nodes, and returns how many found none.
-fn fill(shapes: &mut [Shape], replica: &Replica, pods: u64) -> u64 {
+/// Puts `pods` on the tightest nodes.
+fn fill(shapes: &mut [Shape], replica: &Replica, pods: u64, taken: &mut Taken) {
     let mut left = pods;
     while left > 0 {
         let Some((shape, group)) = tightest(shapes, replica, 1) else { break };
         let free = &mut shapes[shape].free;
+        taken.most_free = taken.most_free.max(free[group].gpus);
         let each = replica.pods_on(&free[group]);
         let full = clamp(left / u64::from(each)).min(free[group].nodes);
         let (nodes, pods) = if full > 0 { (full, each) } else { (1, clamp(left)) };
         split(free, group, nodes, used(replica, pods));
         left -= u64::from(nodes) * u64::from(pods);
     }
-    left
+    taken.missing += left;
 }
 
 /// The group with the fewest free GPUs whose nodes hold `pods` of the replica each.

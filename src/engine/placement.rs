@@ -21,14 +21,14 @@ use std::collections::BTreeMap;
 
 use super::fit::{self, Found, Replica};
 use super::model::{Demand, PodNeed, PoolId, Refusal, Request};
-use super::rules::{Chance, Wish, lasting_refusal, wishes};
+use super::rules::{Chance, Wish, chances, lasting_refusal, wishes};
 
 mod book;
-mod bracket;
-mod candidates;
+mod known;
+mod order;
 
 pub use book::{Book, Left};
-pub use candidates::{Candidates, Known, candidates};
+pub use known::Known;
 
 /// Leases of one member that may wait for its answer: more would only wait there instead of here.
 pub const UNANSWERED: u32 = 32;
@@ -81,31 +81,19 @@ struct Fits<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Score {
     rank: u32,
-    /// What useful work costs there: the ask, raised by what is lost when the owner comes back.
+    /// See [`cost`].
     cost: u64,
-    nodes: Nodes,
-    slack: u64,
+    tightness: Tightness,
 }
 
-/// How many nodes a gang spans; of replicas of one pod all are the same.
+/// How many nodes a gang spans (of replicas of one pod all are the same), then what is left over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Nodes {
-    One,
-    Several,
+enum Tightness {
+    One(u64),
+    Several(u64),
 }
 
-/// Picks the pool for the next replica of `demand`.
-///
-/// Guarantees: the chosen pool breaks no rule of [`Refusal`], and `room` replicas can be taken there.
-/// Assumes that `candidates` are those of the demand's request, found in this book.
-#[must_use]
-pub fn place<'a>(demand: &Demand, candidates: &mut Candidates<'a>, book: &Book<'a>) -> Verdict<'a> {
-    let barred = demand.barred.keys().filter_map(|id| book.place_of(id));
-    let barred = barred.filter(|place| is_barred(demand, book.pool(*place))).collect();
-    candidates.verdict(barred, book)
-}
-
-/// What every pool says to `demand`, in the order of ids: [`place`] chooses among those that fit, and
+/// What every pool says to `demand`, in the order of ids: [`Known::place`] chooses among those that fit, and
 /// counts the others.
 #[must_use]
 pub fn answers<'a>(demand: &Demand, book: &Book<'a>) -> Vec<(&'a PoolId, Answer)> {
@@ -137,13 +125,14 @@ fn find<'a>(
     left: &Left<'a>,
     passing: impl Fn() -> Option<Refusal>,
 ) -> Result<Fits<'a>, Refusal> {
-    let (mut wishes, mut chances) = (wishes(request), Vec::new());
-    let pool = (left.id, left.pool);
-    match lasting_refusal(request, pool, &mut wishes, &mut chances).or_else(passing) {
+    let (mut wishes, mut held) = (wishes(request), Vec::new());
+    chances(request, left.pool, &mut wishes, &mut held);
+    let lasting = lasting_refusal(request, (left.id, left.pool), !held.is_empty());
+    match lasting.or_else(passing) {
         Some(why) => Err(why),
         None => {
-            let fits = fitting(left, &wishes, &chances);
-            fits.ok_or_else(|| shortage(left, &wishes, &chances))
+            let fits = fitting(left, &wishes, &held);
+            fits.ok_or_else(|| shortage(left, &wishes, &held))
         }
     }
 }
@@ -194,20 +183,30 @@ fn shortage(left: &Left, wishes: &[Wish], chances: &[Chance]) -> Refusal {
     }
 }
 
-/// How good it is to give one replica to the pool, where useful work costs `cost`.
-fn score(left: &Left, fits: &Fits, cost: u64) -> Score {
-    let Wish { rank, replica } = fits.wish;
-    if replica.size == 1 {
-        return Score { rank, cost, nodes: Nodes::One, slack: taken_share(left, fits) };
+/// What is asked of `replica` when pools are compared. For one pod these are its GPUs: the CPU and
+/// memory beside them decide whether it fits, not how well, so jobs that differ in them alone share
+/// one order of pools.
+fn compared(replica: Replica) -> Replica {
+    match replica.size {
+        1 => Replica { need: PodNeed { milli_cpu: 0, memory: 0, ..replica.need }, ..replica },
+        _ => replica,
     }
-    let (nodes, free) = match fits.found.one_node {
-        Some(free) => (Nodes::One, u64::from(free)),
+}
+
+/// How well the pool takes one replica of those that are [`compared`].
+fn tightness(left: &Left, fits: &Fits) -> Tightness {
+    let replica = fits.wish.replica;
+    if replica.size == 1 {
+        return Tightness::One(taken_share(left, fits));
+    }
+    let over = |free: u64| free.saturating_sub(replica.gpus());
+    match fits.found.one_node {
+        Some(free) => Tightness::One(over(free.into())),
         None => {
             let free = fits.found.pods.saturating_mul(u64::from(replica.need.gpus));
-            (Nodes::Several, free.min(left.lendable))
+            Tightness::Several(over(free.min(left.lendable)))
         }
-    };
-    Score { rank, cost, nodes, slack: free.saturating_sub(replica.gpus()) }
+    }
 }
 
 /// The share of the pool's equally wanted GPUs that is taken once one more replica is.

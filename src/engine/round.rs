@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use super::fit::{Replica, clamp};
 use super::indexes::Indexes;
 use super::model::{Demand, Placement, Plan, Refusal, Request, Snapshot, Waiting};
-use super::placement::{Book, Choice, Known, Verdict, place};
+use super::placement::{Book, Choice, Known, Verdict};
 
 /// Replicas that one lease carries at most: its object stays small and one refusal costs little.
 pub const LEASED: u32 = 256;
@@ -158,10 +158,9 @@ impl<'a> Round<'a> {
         }
         let part = if request.size > 1 { 1 } else { allowed.div_ceil(PARTS).min(LEASED) };
         let book = &mut self.book;
-        let able = self.known.of(request, book);
         let mut left = allowed;
         while left > 0 {
-            let refusals = match place(demand, able, book) {
+            let refusals = match self.known.place(demand, book) {
                 Verdict::Chosen(choice) => {
                     left -= join(&mut leases, book, choice, (part, left));
                     continue;

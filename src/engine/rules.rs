@@ -25,28 +25,23 @@ pub(super) struct Chance {
     pub(super) ever: u64,
 }
 
-/// The first rule that `pool` breaks and that nothing in a round can change. If there is none,
-/// `chances` are those of the request there, most wanted first.
-///
-/// Assumes that `wishes` began as [`wishes`] and has seen no other request.
-pub(super) fn lasting_refusal<'a>(
-    request: &'a Request,
-    (id, pool): (&PoolId, &'a Pool),
-    wishes: &mut Vec<Wish<'a>>,
-    chances: &mut Vec<Chance>,
+/// The first rule that `pool` breaks and that nothing in a round can change; `has_chance` says
+/// whether its nodes could grant any wish of the request: see [`chances`].
+pub(super) fn lasting_refusal(
+    request: &Request,
+    (id, pool): (&PoolId, &Pool),
+    has_chance: bool,
 ) -> Option<Refusal> {
-    chances.clear();
     if let Some(why) = unwelcome(request, id, pool) {
         return Some(why);
     }
-    find_chances(request, pool, wishes, chances);
-    if chances.is_empty() && !has_model(request, pool) {
+    if !has_chance && !has_model(request, pool) {
         return Some(Refusal::NoMatchingModel);
     }
     if pool.notice_seconds < request.grace_seconds {
         return Some(Refusal::NoticeTooShort);
     }
-    if chances.is_empty() {
+    if !has_chance {
         return Some(Refusal::NeverFits);
     }
     pool.closed.map(|closed| match closed {
@@ -123,16 +118,19 @@ fn replica<'a>(request: &Request, model: &'a str, min_memory: Option<u64>) -> Re
 
 /// What the request wishes, most wanted first; none if any model will do: what that can be, only
 /// the pools know.
-pub(super) fn wishes<'a>(request: &'a Request) -> Vec<Wish<'a>> {
-    let wish = |(rank, choice): (u32, &'a ModelChoice)| Wish {
-        rank,
-        replica: replica(request, &choice.model, choice.min_memory),
-    };
-    (0..).zip(&request.models).map(wish).collect()
+pub(super) fn wishes(request: &Request) -> Vec<Wish<'_>> {
+    let models = (0..).zip(&request.models);
+    models
+        .map(|(rank, choice)| {
+            let replica = replica(request, &choice.model, choice.min_memory);
+            Wish { rank, replica }
+        })
+        .collect()
 }
 
-/// The wishes that the pool could grant if nothing else ran, most wanted first.
-fn find_chances<'a>(
+/// Adds the wishes that the pool could grant if nothing else ran, most wanted first. Those that it
+/// teaches of a request that takes any model are added to `wishes`.
+pub(super) fn chances<'a>(
     request: &'a Request,
     pool: &'a Pool,
     wishes: &mut Vec<Wish<'a>>,
@@ -152,7 +150,7 @@ fn find_chances<'a>(
     let mut models: Vec<&str> = pool.shapes.iter().map(|shape| shape.model.as_str()).collect();
     models.sort_unstable();
     models.dedup();
-    let mut all = 0_u64;
+    let (first, mut all) = (chances.len(), 0_u64);
     for model in models {
         let wish = Wish { rank: 0, replica: replica(request, model, None) };
         let Some(pods) = ever(&wish) else { continue };
@@ -164,5 +162,5 @@ fn find_chances<'a>(
         all = all.saturating_add(pods);
         chances.push(Chance { wish: fit::clamp(place as u64), ever: 0 });
     }
-    chances.iter_mut().for_each(|chance| chance.ever = lent(all));
+    chances[first..].iter_mut().for_each(|chance| chance.ever = lent(all));
 }

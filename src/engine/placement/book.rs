@@ -20,16 +20,19 @@ pub struct Left<'a> {
     pub(super) shapes: Cow<'a, [Shape]>,
     pub(super) lendable: u64,
     member: usize,
-    /// How many changes the book had seen after the last one of this pool.
-    changes: usize,
 }
 
 impl Left<'_> {
-    /// Takes replicas from what is free. Nobody is told: a reservation is no more than this.
-    pub fn take(&mut self, replica: &Replica, count: u32) {
-        fit::take(self.shapes.to_mut(), replica, count);
+    /// Takes replicas from what is free, and returns the most free GPUs that a node had which they
+    /// run on; the largest number if more than nodes limits the pool, as then all of it changed.
+    pub fn take(&mut self, replica: &Replica, count: u32) -> u32 {
+        let taken = fit::take_and_tell(self.shapes.to_mut(), replica, count);
         let gpus = replica.gpus().saturating_mul(u64::from(count));
+        // Where nodes are the limit, they stay it: what is taken counts for both.
+        let overdrawn = self.lendable < gpus;
         self.lendable = self.lendable.saturating_sub(gpus);
+        let limited = overdrawn || self.lendable < fit::free_gpus(&self.shapes);
+        if limited { u32::MAX } else { taken.most_free }
     }
 
     /// Gives back replicas whose nodes nobody knows: see [`fit::give_back`].
@@ -49,6 +52,17 @@ impl Left<'_> {
     }
 }
 
+/// Places in one word of a set of bits.
+pub(super) const WORD: usize = 64;
+
+/// What happened to a pool.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Change {
+    pub(super) place: usize,
+    /// Most free GPUs that a node had which changed: to pods that need more, nothing happened.
+    pub(super) gpus: u32,
+}
+
 /// A member, and its share of the book.
 #[derive(Clone, Debug)]
 struct Member {
@@ -62,8 +76,9 @@ struct Member {
 pub struct Book<'a> {
     pools: Vec<Left<'a>>,
     members: Vec<Member>,
-    /// Places of the pools that changed, in the order of their changes.
-    changed: Vec<usize>,
+    /// A bit for each pool whose member may be sent another lease.
+    answering: Vec<u64>,
+    changes: Vec<Change>,
 }
 
 impl<'a> Book<'a> {
@@ -81,9 +96,16 @@ impl<'a> Book<'a> {
             let member = members.len() - 1;
             members[member].pools.end = place + 1;
             let (shapes, lendable) = (Cow::Borrowed(&*pool.shapes), pool.lendable);
-            pools.push(Left { id, pool, shapes, lendable, member, changes: 0 });
+            pools.push(Left { id, pool, shapes, lendable, member });
         }
-        Self { pools, members, changed: Vec::new() }
+        let answering = vec![0; pools.len().div_ceil(WORD)];
+        let mut book = Self { pools, members, answering, changes: Vec::new() };
+        for place in 0..book.pools.len() {
+            if book.answers(place) > 0 {
+                book.answering[place / WORD] |= 1 << (place % WORD);
+            }
+        }
+        book
     }
 
     /// The pool at a place that a [`super::Choice`] names.
@@ -114,38 +136,37 @@ impl<'a> Book<'a> {
     pub fn send(&mut self, place: usize) {
         let member = &mut self.members[self.pools[place].member];
         member.unanswered = member.unanswered.saturating_add(1);
-        // Only the last one changes what its pools say.
-        if member.unanswered == UNANSWERED {
-            member.pools.clone().for_each(|pool| self.note_change(pool));
+        if member.unanswered >= UNANSWERED {
+            for pool in member.pools.clone() {
+                self.answering[pool / WORD] &= !(1 << (pool % WORD));
+            }
         }
     }
 
     /// Takes replicas from what is free; without [`Book::send`] it is a reservation.
     pub fn take(&mut self, place: usize, replica: &Replica, count: u32) {
-        self.pools[place].take(replica, count);
-        self.note_change(place);
+        let gpus = self.pools[place].take(replica, count);
+        self.changes.push(Change { place, gpus });
     }
 
     /// Gives back replicas that were taken, such as those of a reservation that is not needed.
     pub fn give_back(&mut self, place: usize, replica: &Replica, count: u32) {
         self.pools[place].give_back(replica, count);
-        self.note_change(place);
+        self.changes.push(Change { place, gpus: u32::MAX });
     }
 
-    fn note_change(&mut self, place: usize) {
-        self.changed.push(place);
-        self.pools[place].changes = self.changed.len();
+    /// A bit for each place whose member may be sent another lease.
+    pub(super) fn answering(&self) -> &[u64] {
+        &self.answering
     }
 
     /// How many changes there were by now.
     pub(super) fn changes(&self) -> usize {
-        self.changed.len()
+        self.changes.len()
     }
 
-    /// Places of the pools that changed since there were `seen` changes, each once.
-    pub(super) fn changed_since(&self, seen: usize) -> impl Iterator<Item = usize> {
-        let later = self.changed.iter().enumerate().skip(seen);
-        // Each pool at its last change alone.
-        later.filter_map(|(at, place)| (self.pools[*place].changes == at + 1).then_some(*place))
+    /// The changes after the first `seen` ones, each with its number.
+    pub(super) fn changes_since(&self, seen: usize) -> impl Iterator<Item = (usize, Change)> {
+        (seen..).zip(self.changes[seen..].iter().copied())
     }
 }

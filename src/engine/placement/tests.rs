@@ -13,8 +13,7 @@ fn check(asked: &str, pools: &[(&str, &str)], want: &str) {
 
 fn verdict(asked: &str, snapshot: &Snapshot) -> String {
     let (demand, book) = (demand(&format!("job {asked}")), Book::open(snapshot));
-    let mut able = candidates(&demand.request, &book);
-    match place(&demand, &mut able, &book) {
+    match Known::default().place(&demand, &book) {
         Verdict::Chosen(choice) => {
             format!("{} {}", book.pool(choice.place).id.pool, choice.replica.model)
         }
@@ -164,8 +163,7 @@ proptest! {
             pools.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect();
         let snapshot = snapshot(&pools, &[]);
         let (demand, book) = (demand(&format!("job {}", asked.join(" "))), Book::open(&snapshot));
-        let mut able = candidates(&demand.request, &book);
-        match place(&demand, &mut able, &book) {
+            match Known::default().place(&demand, &book) {
             Verdict::Chosen(choice) => {
                 let pool = book.pool(choice.place).pool;
                 prop_assert!(pool.closed.is_none() && choice.room > 0);
@@ -255,7 +253,7 @@ proptest! {
             let (Step::Lease { asks, .. } | Step::Reserve { asks } | Step::GiveBack { asks }) = step;
             let demand = &demands[asks];
             let want = oracle::place(demand, &book);
-            let choice = match place(demand, known.of(&demand.request, &book), &book) {
+            let choice = match known.place(demand, &book) {
                 Verdict::Chosen(choice) => choice,
                 Verdict::Refused(refusals) => {
                     prop_assert_eq!(Err(refusals), want);

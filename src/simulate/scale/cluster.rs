@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::Options;
 use crate::engine::model::{
-    Demand, Free, JobId, Placement, Plan, PodNeed, Pool, PoolId, Shape, Snapshot, Taint,
+    Demand, Free, JobId, Placement, Plan, PodNeed, Pool, PoolId, Shape, Taint,
 };
 
 const GIB: u64 = 1 << 30;
@@ -228,7 +228,7 @@ fn member(options: &Options, number: u32, random: &mut StdRng) -> Member {
 /// To whom and what for a member lends.
 fn terms(random: &mut StdRng) -> Pool {
     let one = |random: &mut StdRng, of: &[&str]| of[random.random_range(0..of.len())].to_owned();
-    let mut rarely = |random: &mut StdRng| random.random_range(0..10) == 0;
+    let rarely = |random: &mut StdRng| random.random_range(0..10) == 0;
     let mut pool = Pool { takes_batch: true, serial: 1, ..Pool::default() };
     pool.notice_seconds = [30, 60, 120, 300][random.random_range(0..4)];
     pool.labels.insert("zone".into(), one(random, &["north", "south", "east", "west"]));

@@ -1,0 +1,130 @@
+//! How well each pool takes replicas of one kind, whoever asks for them.
+//!
+//! Invariant: it stands as it did after `seen` changes of its book. Pools that changed later are
+//! judged again when the next demand asks, and only those whose change could matter: over a thousand
+//! pools that is the difference between a look at all their nodes and a look at a few.
+
+use super::book::Book;
+use super::{Tightness, compared, fitting, tightness};
+use crate::engine::model::{ModelChoice, PodNeed, Request};
+use crate::engine::rules::{Chance, Wish, chances, wishes};
+
+/// What requests have in common that share an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Kind<'a> {
+    models: &'a [ModelChoice],
+    need: PodNeed,
+    size: u32,
+}
+
+/// How well a pool takes the most wanted model that it has free. Of requests that share the order
+/// some find a less wanted one alone, as they need more CPU or memory: for them it is a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Standing {
+    pub(super) rank: u32,
+    pub(super) tightness: Tightness,
+}
+
+/// All pools, as replicas of one kind find them.
+#[derive(Clone, Debug)]
+pub(super) struct Order<'a> {
+    wishes: Vec<Wish<'a>>,
+    chances: Vec<Chance>,
+    /// Where the chances of the pool at a place begin; they end where those of the next one begin.
+    first: Vec<usize>,
+    standings: Vec<Option<Standing>>,
+    /// After how many changes each pool was judged.
+    judged: Vec<usize>,
+    seen: usize,
+}
+
+impl<'a> Kind<'a> {
+    pub(super) fn of(request: &'a Request) -> Self {
+        let bare = crate::engine::fit::Replica {
+            model: "",
+            min_memory: None,
+            need: request.need,
+            size: request.size,
+        };
+        Self { models: &request.models, need: compared(bare).need, size: request.size }
+    }
+}
+
+impl<'a> Order<'a> {
+    /// The order for all requests of the kind of this one.
+    pub(super) fn of(request: &'a Request, book: &Book<'a>) -> Self {
+        let pools = book.pools();
+        let (mut wishes, mut held) = (wishes(request), Vec::with_capacity(pools.len()));
+        let mut first = Vec::with_capacity(pools.len() + 1);
+        for left in pools {
+            first.push(held.len());
+            chances(request, left.pool, &mut wishes, &mut held);
+        }
+        first.push(held.len());
+        wishes.iter_mut().for_each(|wish| wish.replica = compared(wish.replica));
+        let (seen, places) = (book.changes(), pools.len());
+        let mut order = Self {
+            wishes,
+            chances: held,
+            first,
+            standings: Vec::new(),
+            judged: vec![seen; places],
+            seen,
+        };
+        order.standings = (0..places).map(|place| order.standing(place, book)).collect();
+        order
+    }
+
+    /// Judges again what changed.
+    pub(super) fn catch_up(&mut self, book: &Book) {
+        let Some(need) = self.wishes.first().map(|wish| wish.replica.need.gpus) else { return };
+        for (at, change) in book.changes_since(self.seen) {
+            let place = change.place;
+            // A node with fewer free GPUs than a pod needs did not count before, nor does it now.
+            if change.gpus >= need && self.judged[place] <= at && self.has_chance(place) {
+                self.standings[place] = self.standing(place, book);
+                self.judged[place] = book.changes();
+            }
+        }
+        self.seen = book.changes();
+    }
+
+    /// How the pool stands now; `None` if nothing of the kind fits there.
+    fn standing(&self, place: usize, book: &Book) -> Option<Standing> {
+        let left = book.pool(place);
+        let fits = fitting(left, &self.wishes, self.chances(place))?;
+        Some(Standing { rank: fits.wish.rank, tightness: tightness(left, &fits) })
+    }
+
+    /// How the pool stands for those who find there the wishes of `rank` alone.
+    pub(super) fn standing_at(&self, rank: u32, place: usize, book: &Book) -> Option<Standing> {
+        let standing = self.standings[place].filter(|standing| standing.rank == rank);
+        standing.or_else(|| {
+            let of_rank = |chance: &&Chance| self.wishes[chance.wish as usize].rank == rank;
+            let chances: Vec<Chance> =
+                self.chances(place).iter().filter(of_rank).copied().collect();
+            let left = book.pool(place);
+            let fits = fitting(left, &self.wishes, &chances)?;
+            Some(Standing { rank, tightness: tightness(left, &fits) })
+        })
+    }
+
+    pub(super) fn standings(&self) -> &[Option<Standing>] {
+        &self.standings
+    }
+
+    pub(super) fn chances(&self, place: usize) -> &[Chance] {
+        &self.chances[self.first[place]..self.first[place + 1]]
+    }
+
+    pub(super) fn has_chance(&self, place: usize) -> bool {
+        self.first[place] < self.first[place + 1]
+    }
+
+    /// The wishes of a request of this kind, with all that it needs.
+    pub(super) fn wishes_of(&self, request: &Request) -> Vec<Wish<'a>> {
+        let mut wishes = self.wishes.clone();
+        wishes.iter_mut().for_each(|wish| wish.replica.need = request.need);
+        wishes
+    }
+}
