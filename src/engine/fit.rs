@@ -99,11 +99,36 @@ pub struct Found {
     pub one_node: Option<u32>,
 }
 
-/// What the replica finds now.
+/// Which shapes of a pool a replica accepts: found once, where it is looked at often.
+///
+/// A bit for each of the first 64; of those behind them it is asked each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted(u64);
+
+impl Accepted {
+    /// Those of `shapes` that `replica` accepts.
+    #[must_use]
+    pub fn of(shapes: &[Shape], replica: &Replica) -> Self {
+        let places = replica.shapes(shapes).map(|(place, _)| place);
+        let bits = places.take_while(|place| *place < 64).fold(0, |bits, place| bits | 1 << place);
+        Self(bits)
+    }
+
+    fn holds(self, place: usize, shape: &Shape, replica: &Replica) -> bool {
+        match place {
+            0..64 => self.0 & 1 << place != 0,
+            _ => replica.accepts(&shape.model, shape.gpu_memory),
+        }
+    }
+}
+
+/// What the replica finds now on the shapes that it accepts.
 #[must_use]
-pub fn find(shapes: &[Shape], replica: &Replica) -> Found {
+pub fn find(shapes: &[Shape], accepted: Accepted, replica: &Replica) -> Found {
     let mut found = Found::default();
-    for free in replica.shapes(shapes).flat_map(|(_, shape)| &shape.free) {
+    let shapes = shapes.iter().enumerate();
+    let able = shapes.filter(|(place, shape)| accepted.holds(*place, shape, replica));
+    for free in able.flat_map(|(_, shape)| &shape.free) {
         let pods = replica.pods_on(free);
         found.pods = found.pods.saturating_add(product(free.nodes, pods));
         if pods >= replica.size.max(1) && free.nodes > 0 {

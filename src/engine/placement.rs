@@ -157,7 +157,7 @@ fn fitting<'a>(left: &Left, wishes: &[Wish<'a>], chances: &[Chance]) -> Option<F
         if best.as_ref().is_some_and(|best| best.wish.rank < wish.rank) {
             break;
         }
-        let found = fit::find(&left.shapes, &wish.replica);
+        let found = fit::find(&left.shapes, chance.accepted, &wish.replica);
         let room = fit::replicas(found.pods, left.lendable, &wish.replica);
         let alike = found.pods.saturating_add(best.as_ref().map_or(0, |best| best.alike));
         match &mut best {

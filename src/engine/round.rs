@@ -62,8 +62,6 @@ pub(super) struct Round<'a> {
     book: Book<'a>,
     used: BTreeMap<&'a str, u64>,
     known: Known<'a>,
-    /// Requests that found no pool. As capacity only falls within a round, no equal one will.
-    refused: BTreeMap<&'a Request, BTreeMap<Refusal, u32>>,
 }
 
 /// Replicas of one demand that go to one pool on one model.
@@ -81,7 +79,6 @@ impl<'a> Round<'a> {
             book: Book::open(snapshot),
             used: snapshot.queues.iter().map(|(name, queue)| (name.as_str(), queue.used)).collect(),
             known: Known::default(),
-            refused: BTreeMap::new(),
         }
     }
 
@@ -153,9 +150,6 @@ impl<'a> Round<'a> {
     ) -> (Vec<Lease<'a>>, Option<BTreeMap<Refusal, u32>>) {
         let request = &*demand.request;
         let mut leases = Vec::new();
-        if let Some(known) = self.refused.get(request).filter(|_| demand.barred.is_empty()) {
-            return (leases, Some(known.clone()));
-        }
         let part = if request.size > 1 { 1 } else { allowed.div_ceil(PARTS).min(LEASED) };
         let book = &mut self.book;
         let mut left = allowed;
@@ -167,9 +161,6 @@ impl<'a> Round<'a> {
                 }
                 Verdict::Refused(refusals) => refusals,
             };
-            if demand.barred.is_empty() {
-                self.refused.insert(request, refusals.clone());
-            }
             return (leases, Some(refusals));
         }
         (leases, None)

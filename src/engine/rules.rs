@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::fit::{self, Replica};
+use super::fit::{self, Accepted, Replica};
 use super::model::{Closed, ModelChoice, Pool, PoolId, Refusal, Request, Taint, Toleration};
 
 /// One acceptable model of a request: a replica on it, and how far down the list of wanted models
@@ -21,6 +21,7 @@ pub(super) struct Wish<'a> {
 pub(super) struct Chance {
     /// Which wish, by its place in the list.
     pub(super) wish: u32,
+    pub(super) accepted: Accepted,
     /// GPUs that the pool would lend then to this wish and to those that are wanted as much.
     pub(super) ever: u64,
 }
@@ -143,8 +144,11 @@ pub(super) fn chances<'a>(
         (fit::replicas(pods, pool.offered, &wish.replica) > 0).then_some(pods)
     };
     if !request.models.is_empty() {
-        let held = (0..).zip(&*wishes).filter_map(|(wish, known)| Some((wish, ever(known)?)));
-        chances.extend(held.map(|(wish, pods)| Chance { wish, ever: lent(pods) }));
+        chances.extend((0..).zip(&*wishes).filter_map(|(place, wish)| {
+            let ever = lent(ever(wish)?);
+            let accepted = Accepted::of(&pool.shapes, &wish.replica);
+            Some(Chance { wish: place, accepted, ever })
+        }));
         return;
     }
     let mut models: Vec<&str> = pool.shapes.iter().map(|shape| shape.model.as_str()).collect();
@@ -160,7 +164,8 @@ pub(super) fn chances<'a>(
             wishes.len() - 1
         });
         all = all.saturating_add(pods);
-        chances.push(Chance { wish: fit::clamp(place as u64), ever: 0 });
+        let accepted = Accepted::of(&pool.shapes, &wish.replica);
+        chances.push(Chance { wish: fit::clamp(place as u64), accepted, ever: 0 });
     }
     chances[first..].iter_mut().for_each(|chance| chance.ever = lent(all));
 }

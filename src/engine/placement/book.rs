@@ -79,6 +79,7 @@ pub struct Book<'a> {
     /// A bit for each pool whose member may be sent another lease.
     answering: Vec<u64>,
     changes: Vec<Change>,
+    gifts: usize,
 }
 
 impl<'a> Book<'a> {
@@ -99,7 +100,7 @@ impl<'a> Book<'a> {
             pools.push(Left { id, pool, shapes, lendable, member });
         }
         let answering = vec![0; pools.len().div_ceil(WORD)];
-        let mut book = Self { pools, members, answering, changes: Vec::new() };
+        let mut book = Self { pools, members, answering, changes: Vec::new(), gifts: 0 };
         for place in 0..book.pools.len() {
             if book.answers(place) > 0 {
                 book.answering[place / WORD] |= 1 << (place % WORD);
@@ -153,6 +154,12 @@ impl<'a> Book<'a> {
     pub fn give_back(&mut self, place: usize, replica: &Replica, count: u32) {
         self.pools[place].give_back(replica, count);
         self.changes.push(Change { place, gpus: u32::MAX });
+        self.gifts += 1;
+    }
+
+    /// How often something was given back by now.
+    pub(super) fn gifts(&self) -> usize {
+        self.gifts
     }
 
     /// A bit for each place whose member may be sent another lease.

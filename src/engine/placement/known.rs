@@ -21,6 +21,9 @@ struct Candidates<'a> {
     /// By place: see [`cost`]. Empty if it is the same everywhere.
     costs: Vec<u64>,
     refusals: BTreeMap<Refusal, u32>,
+    /// The last answer of all pools if none took it, and after how many gifts to the book that was.
+    /// What is left only falls between them, so until the next one no pool will take it.
+    refused: Option<(usize, BTreeMap<Refusal, u32>)>,
 }
 
 /// Which pools may take which request, and how well each takes replicas of its kind.
@@ -32,7 +35,8 @@ struct Candidates<'a> {
 /// that changed, which took ten times as long over a thousand pools.
 #[derive(Debug, Default)]
 pub struct Known<'a> {
-    candidates: BTreeMap<&'a Request, Candidates<'a>>,
+    requests: BTreeMap<&'a Request, usize>,
+    candidates: Vec<Candidates<'a>>,
     kinds: BTreeMap<Kind<'a>, usize>,
     orders: Vec<Order<'a>>,
 }
@@ -44,20 +48,29 @@ impl<'a> Known<'a> {
     /// there. Assumes that `book` is the same one each time.
     #[must_use]
     pub fn place(&mut self, demand: &'a Demand, book: &Book<'a>) -> Verdict<'a> {
-        let request = &*demand.request;
-        if !self.candidates.contains_key(request) {
-            self.learn(request, book);
+        let known = self.requests.get(&*demand.request).copied();
+        let known = known.unwrap_or_else(|| self.learn(&demand.request, book));
+        let candidates = &mut self.candidates[known];
+        let told = candidates.refused.as_ref().filter(|_| demand.barred.is_empty());
+        if let Some((_, refusals)) = told.filter(|(gifts, _)| *gifts == book.gifts()) {
+            return Verdict::Refused(refusals.clone());
         }
-        let candidates = &self.candidates[request];
         let order = &mut self.orders[candidates.order];
         order.catch_up(book);
         let asking = Asking { demand, candidates, order, book };
-        asking.best().map_or_else(|| Verdict::Refused(asking.refusals()), Verdict::Chosen)
+        if let Some(choice) = asking.best() {
+            return Verdict::Chosen(choice);
+        }
+        let refusals = asking.refusals();
+        if demand.barred.is_empty() {
+            candidates.refused = Some((book.gifts(), refusals.clone()));
+        }
+        Verdict::Refused(refusals)
     }
 
     /// Finds the candidates of `request`. Everything is forgotten when it grows too large: thousands
     /// of different requests over thousands of pools would not fit in memory.
-    fn learn(&mut self, request: &'a Request, book: &Book<'a>) {
+    fn learn(&mut self, request: &'a Request, book: &Book<'a>) -> usize {
         let pools = book.pools().len();
         // The bits of a request are a hundredth of an order.
         let kept = (self.orders.len() + self.candidates.len() / 100).saturating_mul(pools);
@@ -69,7 +82,9 @@ impl<'a> Known<'a> {
             self.orders.len() - 1
         });
         let candidates = candidates(request, order, &self.orders[order], book);
-        self.candidates.insert(request, candidates);
+        self.candidates.push(candidates);
+        self.requests.insert(request, self.candidates.len() - 1);
+        self.candidates.len() - 1
     }
 }
 
@@ -92,7 +107,14 @@ fn candidates<'a>(
     if costs.iter().all(|cost| *cost == costs[0]) {
         costs = Vec::new();
     }
-    Candidates { wishes: order.wishes_of(request), order: place_of_order, able, costs, refusals }
+    Candidates {
+        wishes: order.wishes_of(request),
+        order: place_of_order,
+        able,
+        costs,
+        refusals,
+        refused: None,
+    }
 }
 
 /// One demand and what is known of its request.
