@@ -99,35 +99,53 @@ pub struct Found {
     pub one_node: Option<u32>,
 }
 
-/// Which shapes of a pool a replica accepts: found once, where it is looked at often.
-///
-/// A bit for each of the first 64; of those behind them it is asked each time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accepted(u64);
+/// Some shapes of one pool: a bit for each of the first 63, and one for all behind them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Places(u64);
 
-impl Accepted {
-    /// Those of `shapes` that `replica` accepts.
+impl Places {
+    /// All that a pool can have.
+    pub const ALL: Self = Self(u64::MAX);
+    const LAST: usize = 63;
+
+    /// Those of `shapes` that `replica` accepts: found once, where they are looked at often.
     #[must_use]
-    pub fn of(shapes: &[Shape], replica: &Replica) -> Self {
-        let places = replica.shapes(shapes).map(|(place, _)| place);
-        let bits = places.take_while(|place| *place < 64).fold(0, |bits, place| bits | 1 << place);
-        Self(bits)
+    pub fn accepted(shapes: &[Shape], replica: &Replica) -> Self {
+        let mut places = Self::default();
+        replica.shapes(shapes).for_each(|(place, _)| places.add(place));
+        places
     }
 
-    fn holds(self, place: usize, shape: &Shape, replica: &Replica) -> bool {
-        match place {
-            0..64 => self.0 & 1 << place != 0,
-            _ => replica.accepts(&shape.model, shape.gpu_memory),
-        }
+    fn add(&mut self, place: usize) {
+        self.0 |= 1 << place.min(Self::LAST);
+    }
+
+    fn holds(self, place: usize) -> bool {
+        self.0 & 1 << place.min(Self::LAST) != 0
+    }
+
+    /// Those in either.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether one of them may be in both.
+    #[must_use]
+    pub fn meet(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 }
 
-/// What the replica finds now on the shapes that it accepts.
+/// What the replica finds now; `accepted` are the shapes that it accepts.
 #[must_use]
-pub fn find(shapes: &[Shape], accepted: Accepted, replica: &Replica) -> Found {
+pub fn find(shapes: &[Shape], accepted: Places, replica: &Replica) -> Found {
     let mut found = Found::default();
-    let shapes = shapes.iter().enumerate();
-    let able = shapes.filter(|(place, shape)| accepted.holds(*place, shape, replica));
+    let accepts = |place: usize, shape: &Shape| {
+        let behind = place >= Places::LAST;
+        accepted.holds(place) && (!behind || replica.accepts(&shape.model, shape.gpu_memory))
+    };
+    let able = shapes.iter().enumerate().filter(|(place, shape)| accepts(*place, shape));
     for free in able.flat_map(|(_, shape)| &shape.free) {
         let pods = replica.pods_on(free);
         found.pods = found.pods.saturating_add(product(free.nodes, pods));
@@ -176,6 +194,15 @@ pub struct Taken {
     pub missing: u64,
     /// Most free GPUs that one of the nodes had before.
     pub most_free: u32,
+    /// Shapes of the nodes.
+    pub shapes: Places,
+}
+
+impl Taken {
+    fn note(&mut self, shape: usize, free: &Free) {
+        self.most_free = self.most_free.max(free.gpus);
+        self.shapes.add(shape);
+    }
 }
 
 /// The same as [`take`], and tells which nodes changed.
@@ -189,7 +216,7 @@ pub fn take_and_tell(shapes: &mut [Shape], replica: &Replica, count: u32) -> Tak
         match tightest(shapes, replica, replica.size) {
             Some((shape, group)) => {
                 let free = &mut shapes[shape].free;
-                taken.most_free = taken.most_free.max(free[group].gpus);
+                taken.note(shape, &free[group]);
                 split(free, group, 1, used(replica, replica.size));
             }
             None => fill(shapes, replica, u64::from(replica.size), &mut taken),
@@ -220,7 +247,7 @@ fn fill(shapes: &mut [Shape], replica: &Replica, pods: u64, taken: &mut Taken) {
     while left > 0 {
         let Some((shape, group)) = tightest(shapes, replica, 1) else { break };
         let free = &mut shapes[shape].free;
-        taken.most_free = taken.most_free.max(free[group].gpus);
+        taken.note(shape, &free[group]);
         let each = replica.pods_on(&free[group]);
         let full = clamp(left / u64::from(each)).min(free[group].nodes);
         let (nodes, pods) = if full > 0 { (full, each) } else { (1, clamp(left)) };

@@ -126,8 +126,8 @@ fn find<'a>(
     passing: impl Fn() -> Option<Refusal>,
 ) -> Result<Fits<'a>, Refusal> {
     let (mut wishes, mut held) = (wishes(request), Vec::new());
-    chances(request, left.pool, &mut wishes, &mut held);
-    let lasting = lasting_refusal(request, (left.id, left.pool), !held.is_empty());
+    let nodes = chances(request, left.pool, &mut wishes, &mut held);
+    let lasting = lasting_refusal(request, (left.id, left.pool), nodes);
     match lasting.or_else(passing) {
         Some(why) => Err(why),
         None => {

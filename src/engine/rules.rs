@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::fit::{self, Accepted, Replica};
-use super::model::{Closed, ModelChoice, Pool, PoolId, Refusal, Request, Taint, Toleration};
+use super::fit::{self, Places, Replica};
+use super::model::{Closed, Pool, PoolId, Refusal, Request, Taint, Toleration};
 
 /// One acceptable model of a request: a replica on it, and how far down the list of wanted models
 /// that is.
@@ -21,28 +21,39 @@ pub(super) struct Wish<'a> {
 pub(super) struct Chance {
     /// Which wish, by its place in the list.
     pub(super) wish: u32,
-    pub(super) accepted: Accepted,
+    pub(super) accepted: Places,
     /// GPUs that the pool would lend then to this wish and to those that are wanted as much.
     pub(super) ever: u64,
 }
 
-/// The first rule that `pool` breaks and that nothing in a round can change; `has_chance` says
-/// whether its nodes could grant any wish of the request: see [`chances`].
+/// What the nodes of a pool are to a request, free or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nodes {
+    /// None has a wanted model with enough memory.
+    OtherModels,
+    /// Some have, but even idle they hold no replica.
+    TooSmall,
+    /// They grant a wish at some time.
+    Able,
+}
+
+/// The first rule that `pool` breaks and that nothing in a round can change; `nodes` says what
+/// its nodes are to the request: see [`chances`].
 pub(super) fn lasting_refusal(
     request: &Request,
     (id, pool): (&PoolId, &Pool),
-    has_chance: bool,
+    nodes: Nodes,
 ) -> Option<Refusal> {
     if let Some(why) = unwelcome(request, id, pool) {
         return Some(why);
     }
-    if !has_chance && !has_model(request, pool) {
+    if nodes == Nodes::OtherModels {
         return Some(Refusal::NoMatchingModel);
     }
     if pool.notice_seconds < request.grace_seconds {
         return Some(Refusal::NoticeTooShort);
     }
-    if !has_chance {
+    if nodes == Nodes::TooSmall {
         return Some(Refusal::NeverFits);
     }
     pool.closed.map(|closed| match closed {
@@ -104,15 +115,6 @@ fn images_allowed(request: &Request, patterns: &[String]) -> bool {
     request.images.iter().all(|image| patterns.iter().any(|pattern| allows(pattern, image)))
 }
 
-/// Whether the pool has a wanted model at all; where any will do, it has.
-fn has_model(request: &Request, pool: &Pool) -> bool {
-    let has = |choice: &ModelChoice| {
-        let replica = replica(request, &choice.model, choice.min_memory);
-        pool.shapes.iter().any(|shape| replica.accepts(&shape.model, shape.gpu_memory))
-    };
-    request.models.is_empty() || request.models.iter().any(has)
-}
-
 fn replica<'a>(request: &Request, model: &'a str, min_memory: Option<u64>) -> Replica<'a> {
     Replica { model, min_memory, need: request.need, size: request.size }
 }
@@ -136,36 +138,48 @@ pub(super) fn chances<'a>(
     pool: &'a Pool,
     wishes: &mut Vec<Wish<'a>>,
     chances: &mut Vec<Chance>,
-) {
+) -> Nodes {
+    let first = chances.len();
+    if request.models.is_empty() {
+        learn(request, pool, wishes);
+    }
+    let mut nodes = match request.models.is_empty() {
+        true => Nodes::TooSmall,
+        false => Nodes::OtherModels,
+    };
+    for (place, Wish { replica, .. }) in (0..).zip(&*wishes) {
+        let accepted = Places::accepted(&pool.shapes, replica);
+        if accepted == Places::default() {
+            continue;
+        }
+        let ever = fit::pods_ever(&pool.shapes, replica);
+        if fit::replicas(ever, pool.offered, replica) > 0 {
+            chances.push(Chance { wish: place, accepted, ever });
+        }
+        nodes = Nodes::TooSmall;
+    }
     let gpus = replica(request, "", None).gpus();
     let lent = |pods: u64| pods.saturating_mul(gpus).min(pool.offered).max(1);
-    let ever = |wish: &Wish| {
-        let pods = fit::pods_ever(&pool.shapes, &wish.replica);
-        (fit::replicas(pods, pool.offered, &wish.replica) > 0).then_some(pods)
-    };
-    if !request.models.is_empty() {
-        chances.extend((0..).zip(&*wishes).filter_map(|(place, wish)| {
-            let ever = lent(ever(wish)?);
-            let accepted = Accepted::of(&pool.shapes, &wish.replica);
-            Some(Chance { wish: place, accepted, ever })
-        }));
-        return;
+    let chances = &mut chances[first..];
+    if request.models.is_empty() {
+        // All are wanted as much, and of those that leave equal room the first by name is taken.
+        chances.sort_unstable_by_key(|chance| wishes[chance.wish as usize].replica.model);
+        let all = chances.iter().fold(0_u64, |sum, chance| sum.saturating_add(chance.ever));
+        for chance in chances.iter_mut() {
+            chance.ever = all;
+        }
     }
-    let mut models: Vec<&str> = pool.shapes.iter().map(|shape| shape.model.as_str()).collect();
-    models.sort_unstable();
-    models.dedup();
-    let (first, mut all) = (chances.len(), 0_u64);
-    for model in models {
-        let wish = Wish { rank: 0, replica: replica(request, model, None) };
-        let Some(pods) = ever(&wish) else { continue };
-        let known = wishes.iter().position(|other| other.replica.model == model);
-        let place = known.unwrap_or_else(|| {
-            wishes.push(wish);
-            wishes.len() - 1
-        });
-        all = all.saturating_add(pods);
-        let accepted = Accepted::of(&pool.shapes, &wish.replica);
-        chances.push(Chance { wish: fit::clamp(place as u64), accepted, ever: 0 });
+    for chance in chances.iter_mut() {
+        chance.ever = lent(chance.ever);
     }
-    chances[first..].iter_mut().for_each(|chance| chance.ever = lent(all));
+    if chances.is_empty() { nodes } else { Nodes::Able }
+}
+
+/// Who takes any model wishes each that there is.
+fn learn<'a>(request: &'a Request, pool: &'a Pool, wishes: &mut Vec<Wish<'a>>) {
+    for shape in &pool.shapes {
+        if wishes.iter().all(|wish| wish.replica.model != shape.model) {
+            wishes.push(Wish { rank: 0, replica: replica(request, &shape.model, None) });
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::UNANSWERED;
-use crate::engine::fit::{self, Replica};
+use crate::engine::fit::{self, Places, Replica, Taken};
 use crate::engine::model::{Free, Pool, PoolId, Shape, Snapshot};
 
 /// A pool and what is left of it in the course of a round.
@@ -23,16 +23,19 @@ pub struct Left<'a> {
 }
 
 impl Left<'_> {
-    /// Takes replicas from what is free, and returns the most free GPUs that a node had which they
-    /// run on; the largest number if more than nodes limits the pool, as then all of it changed.
-    pub fn take(&mut self, replica: &Replica, count: u32) -> u32 {
+    /// Takes replicas from what is free, and tells which nodes changed: all of them if more than
+    /// nodes limits the pool.
+    pub fn take(&mut self, replica: &Replica, count: u32) -> Taken {
         let taken = fit::take_and_tell(self.shapes.to_mut(), replica, count);
         let gpus = replica.gpus().saturating_mul(u64::from(count));
         // Where nodes are the limit, they stay it: what is taken counts for both.
         let overdrawn = self.lendable < gpus;
         self.lendable = self.lendable.saturating_sub(gpus);
         let limited = overdrawn || self.lendable < fit::free_gpus(&self.shapes);
-        if limited { u32::MAX } else { taken.most_free }
+        match limited {
+            true => Taken { most_free: u32::MAX, shapes: Places::ALL, ..taken },
+            false => taken,
+        }
     }
 
     /// Gives back replicas whose nodes nobody knows: see [`fit::give_back`].
@@ -61,6 +64,8 @@ pub(super) struct Change {
     pub(super) place: usize,
     /// Most free GPUs that a node had which changed: to pods that need more, nothing happened.
     pub(super) gpus: u32,
+    /// Shapes of those nodes.
+    pub(super) shapes: Places,
 }
 
 /// A member, and its share of the book.
@@ -146,14 +151,14 @@ impl<'a> Book<'a> {
 
     /// Takes replicas from what is free; without [`Book::send`] it is a reservation.
     pub fn take(&mut self, place: usize, replica: &Replica, count: u32) {
-        let gpus = self.pools[place].take(replica, count);
-        self.changes.push(Change { place, gpus });
+        let taken = self.pools[place].take(replica, count);
+        self.changes.push(Change { place, gpus: taken.most_free, shapes: taken.shapes });
     }
 
     /// Gives back replicas that were taken, such as those of a reservation that is not needed.
     pub fn give_back(&mut self, place: usize, replica: &Replica, count: u32) {
         self.pools[place].give_back(replica, count);
-        self.changes.push(Change { place, gpus: u32::MAX });
+        self.changes.push(Change { place, gpus: u32::MAX, shapes: Places::ALL });
         self.gifts += 1;
     }
 

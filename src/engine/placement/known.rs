@@ -99,7 +99,7 @@ fn candidates<'a>(
     let mut refusals = BTreeMap::new();
     for (place, left) in book.pools().iter().enumerate() {
         costs.push(cost(request, left));
-        match lasting_refusal(request, (left.id, left.pool), order.has_chance(place)) {
+        match lasting_refusal(request, (left.id, left.pool), order.nodes(place)) {
             Some(why) => *refusals.entry(why).or_default() += 1,
             None => able[place / WORD] |= 1 << (place % WORD),
         }

@@ -30,7 +30,9 @@ pub(super) fn place<'a>(
 fn worth<'a>(request: &'a Request, left: &Left<'a>, fits: &Fits) -> Score {
     let (mut wishes, mut held) = (wishes(request), Vec::new());
     chances(request, left.pool, &mut wishes, &mut held);
-    wishes.iter_mut().for_each(|wish| wish.replica = compared(wish.replica));
+    for wish in &mut wishes {
+        wish.replica = compared(wish.replica);
+    }
     held.retain(|chance| wishes[chance.wish as usize].rank == fits.wish.rank);
     let of_rank = fitting(left, &wishes, &held).expect("who needs less fits as well");
     let (rank, cost) = (fits.wish.rank, cost(request, left));

@@ -6,8 +6,9 @@
 
 use super::book::Book;
 use super::{Tightness, compared, fitting, tightness};
+use crate::engine::fit::{Places, Replica};
 use crate::engine::model::{ModelChoice, PodNeed, Request};
-use crate::engine::rules::{Chance, Wish, chances, wishes};
+use crate::engine::rules::{Chance, Nodes, Wish, chances, wishes};
 
 /// What requests have in common that share an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +33,8 @@ pub(super) struct Order<'a> {
     chances: Vec<Chance>,
     /// Where the chances of the pool at a place begin; they end where those of the next one begin.
     first: Vec<usize>,
+    /// What the nodes of each pool are to such replicas, and which shapes these look at.
+    nodes: Vec<(Nodes, Places)>,
     standings: Vec<Option<Standing>>,
     /// After how many changes each pool was judged.
     judged: Vec<usize>,
@@ -40,12 +43,7 @@ pub(super) struct Order<'a> {
 
 impl<'a> Kind<'a> {
     pub(super) fn of(request: &'a Request) -> Self {
-        let bare = crate::engine::fit::Replica {
-            model: "",
-            min_memory: None,
-            need: request.need,
-            size: request.size,
-        };
+        let bare = Replica { model: "", min_memory: None, need: request.need, size: request.size };
         Self { models: &request.models, need: compared(bare).need, size: request.size }
     }
 }
@@ -56,17 +54,24 @@ impl<'a> Order<'a> {
         let pools = book.pools();
         let (mut wishes, mut held) = (wishes(request), Vec::with_capacity(pools.len()));
         let mut first = Vec::with_capacity(pools.len() + 1);
+        let mut nodes = Vec::with_capacity(pools.len());
         for left in pools {
-            first.push(held.len());
-            chances(request, left.pool, &mut wishes, &mut held);
+            let begin = held.len();
+            let what = chances(request, left.pool, &mut wishes, &mut held);
+            let shapes = held[begin..].iter().map(|chance| chance.accepted);
+            nodes.push((what, shapes.fold(Places::default(), Places::or)));
+            first.push(begin);
         }
         first.push(held.len());
-        wishes.iter_mut().for_each(|wish| wish.replica = compared(wish.replica));
+        for wish in &mut wishes {
+            wish.replica = compared(wish.replica);
+        }
         let (seen, places) = (book.changes(), pools.len());
         let mut order = Self {
             wishes,
             chances: held,
             first,
+            nodes,
             standings: Vec::new(),
             judged: vec![seen; places],
             seen,
@@ -81,7 +86,8 @@ impl<'a> Order<'a> {
         for (at, change) in book.changes_since(self.seen) {
             let place = change.place;
             // A node with fewer free GPUs than a pod needs did not count before, nor does it now.
-            if change.gpus >= need && self.judged[place] <= at && self.has_chance(place) {
+            let looked_at = self.nodes[place].1.meet(change.shapes);
+            if looked_at && change.gpus >= need && self.judged[place] <= at {
                 self.standings[place] = self.standing(place, book);
                 self.judged[place] = book.changes();
             }
@@ -117,14 +123,16 @@ impl<'a> Order<'a> {
         &self.chances[self.first[place]..self.first[place + 1]]
     }
 
-    pub(super) fn has_chance(&self, place: usize) -> bool {
-        self.first[place] < self.first[place + 1]
+    pub(super) fn nodes(&self, place: usize) -> Nodes {
+        self.nodes[place].0
     }
 
     /// The wishes of a request of this kind, with all that it needs.
     pub(super) fn wishes_of(&self, request: &Request) -> Vec<Wish<'a>> {
         let mut wishes = self.wishes.clone();
-        wishes.iter_mut().for_each(|wish| wish.replica.need = request.need);
+        for wish in &mut wishes {
+            wish.replica.need = request.need;
+        }
         wishes
     }
 }

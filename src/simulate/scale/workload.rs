@@ -45,7 +45,7 @@ impl Workload {
     }
 
     /// Queues with quotas that count and do not bind: they are looked at for every job.
-    pub(super) fn queues(&self) -> BTreeMap<String, Queue> {
+    pub(super) fn queues() -> BTreeMap<String, Queue> {
         let queue = Queue { held: false, quota: Some(1 << 40), used: 0 };
         (0..QUEUES).map(|number| (queue_name(number), queue.clone())).collect()
     }
