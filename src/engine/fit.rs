@@ -84,10 +84,19 @@ pub fn free_gpus(shapes: &[Shape]) -> u64 {
 /// CPU and memory are not looked at: a picture says only what is free of them now.
 #[must_use]
 pub fn pods_ever(shapes: &[Shape], replica: &Replica) -> u64 {
-    let pods = |shape: &Shape| replica.pods_within(shape.gpus_per_node, u64::MAX, u64::MAX);
-    replica
-        .shapes(shapes)
-        .fold(0, |sum, (_, shape)| sum.saturating_add(product(shape.nodes, pods(shape))))
+    idle(shapes, replica).1
+}
+
+/// The shapes that the replica accepts, and [`pods_ever`], from one look at them.
+#[must_use]
+pub fn idle(shapes: &[Shape], replica: &Replica) -> (Places, u64) {
+    let (mut accepted, mut sum) = (Places::default(), 0_u64);
+    for (place, shape) in replica.shapes(shapes) {
+        accepted.add(place);
+        let pods = replica.pods_within(shape.gpus_per_node, u64::MAX, u64::MAX);
+        sum = sum.saturating_add(product(shape.nodes, pods));
+    }
+    (accepted, sum)
 }
 
 /// What of a pool a replica finds now, from one look at its nodes.
@@ -99,7 +108,8 @@ pub struct Found {
     pub one_node: Option<u32>,
 }
 
-/// Some shapes of one pool: a bit for each of the first 63, and one for all behind them.
+/// Some shapes of one pool: a bit for each of the first 63, and one for all behind them. So names of
+/// models are compared once, not each time somebody looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Places(u64);
 
@@ -107,14 +117,6 @@ impl Places {
     /// All that a pool can have.
     pub const ALL: Self = Self(u64::MAX);
     const LAST: usize = 63;
-
-    /// Those of `shapes` that `replica` accepts: found once, where they are looked at often.
-    #[must_use]
-    pub fn accepted(shapes: &[Shape], replica: &Replica) -> Self {
-        let mut places = Self::default();
-        replica.shapes(shapes).for_each(|(place, _)| places.add(place));
-        places
-    }
 
     fn add(&mut self, place: usize) {
         self.0 |= 1 << place.min(Self::LAST);

@@ -148,11 +148,10 @@ pub(super) fn chances<'a>(
         false => Nodes::OtherModels,
     };
     for (place, Wish { replica, .. }) in (0..).zip(&*wishes) {
-        let accepted = Places::accepted(&pool.shapes, replica);
+        let (accepted, ever) = fit::idle(&pool.shapes, replica);
         if accepted == Places::default() {
             continue;
         }
-        let ever = fit::pods_ever(&pool.shapes, replica);
         if fit::replicas(ever, pool.offered, replica) > 0 {
             chances.push(Chance { wish: place, accepted, ever });
         }
