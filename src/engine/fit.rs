@@ -198,10 +198,37 @@ pub struct Taken {
     pub most_free: u32,
     /// Shapes of the nodes.
     pub shapes: Places,
+    /// The one group of nodes that changed; `None` if there were several.
+    pub moved: Option<Moved>,
+}
+
+/// Some nodes of a group, and what became of the GPUs on each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    shape: usize,
+    nodes: u32,
+    before: u32,
+    after: u32,
+}
+
+impl Moved {
+    /// How many pods of so many GPUs fit on them before and do not fit now, if it is their shape
+    /// that `accepted` is about; `None` if that cannot be told.
+    #[must_use]
+    pub fn pods_lost(&self, accepted: Places, gpus: u32) -> Option<u64> {
+        if self.shape >= Places::LAST {
+            return None;
+        }
+        let each = self.before.checked_div(gpus)? - self.after.checked_div(gpus)?;
+        Some(if accepted.holds(self.shape) { product(self.nodes, each) } else { 0 })
+    }
 }
 
 impl Taken {
-    fn note(&mut self, shape: usize, free: &Free) {
+    fn note(&mut self, shape: usize, free: &Free, (nodes, used): (u32, u32)) {
+        let first = self.most_free == 0;
+        let moved = Moved { shape, nodes, before: free.gpus, after: free.gpus - used };
+        self.moved = first.then_some(moved);
         self.most_free = self.most_free.max(free.gpus);
         self.shapes.add(shape);
     }
@@ -217,9 +244,9 @@ pub fn take_and_tell(shapes: &mut [Shape], replica: &Replica, count: u32) -> Tak
     for _ in 0..count {
         match tightest(shapes, replica, replica.size) {
             Some((shape, group)) => {
-                let free = &mut shapes[shape].free;
-                taken.note(shape, &free[group]);
-                split(free, group, 1, used(replica, replica.size));
+                let (free, used) = (&mut shapes[shape].free, used(replica, replica.size));
+                taken.note(shape, &free[group], (1, used.gpus));
+                split(free, group, 1, used);
             }
             None => fill(shapes, replica, u64::from(replica.size), &mut taken),
         }
@@ -249,11 +276,12 @@ fn fill(shapes: &mut [Shape], replica: &Replica, pods: u64, taken: &mut Taken) {
     while left > 0 {
         let Some((shape, group)) = tightest(shapes, replica, 1) else { break };
         let free = &mut shapes[shape].free;
-        taken.note(shape, &free[group]);
         let each = replica.pods_on(&free[group]);
         let full = clamp(left / u64::from(each)).min(free[group].nodes);
         let (nodes, pods) = if full > 0 { (full, each) } else { (1, clamp(left)) };
-        split(free, group, nodes, used(replica, pods));
+        let used = used(replica, pods);
+        taken.note(shape, &free[group], (nodes, used.gpus));
+        split(free, group, nodes, used);
         left -= u64::from(nodes) * u64::from(pods);
     }
     taken.missing += left;

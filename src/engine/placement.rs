@@ -19,7 +19,7 @@
 
 use std::collections::BTreeMap;
 
-use super::fit::{self, Found, Replica};
+use super::fit::{self, Found, Places, Replica};
 use super::model::{Demand, PodNeed, PoolId, Refusal, Request};
 use super::rules::{Chance, Wish, chances, lasting_refusal, wishes};
 
@@ -151,13 +151,24 @@ fn is_barred(demand: &Demand, left: &Left) -> bool {
 
 /// The replica that fits now: most wanted, then least room on nodes, then by name of its model.
 fn fitting<'a>(left: &Left, wishes: &[Wish<'a>], chances: &[Chance]) -> Option<Fits<'a>> {
+    let find = |_, accepted, replica: &Replica| fit::find(&left.shapes, accepted, replica);
+    fitting_as(left, wishes, chances, find)
+}
+
+/// The same, with what `find` says that each chance finds.
+fn fitting_as<'a>(
+    left: &Left,
+    wishes: &[Wish<'a>],
+    chances: &[Chance],
+    find: impl Fn(usize, Places, &Replica) -> Found,
+) -> Option<Fits<'a>> {
     let mut best: Option<Fits<'a>> = None;
-    for chance in chances {
+    for (number, chance) in chances.iter().enumerate() {
         let wish = wishes[chance.wish as usize];
         if best.as_ref().is_some_and(|best| best.wish.rank < wish.rank) {
             break;
         }
-        let found = fit::find(&left.shapes, chance.accepted, &wish.replica);
+        let found = find(number, chance.accepted, &wish.replica);
         let room = fit::replicas(found.pods, left.lendable, &wish.replica);
         let alike = found.pods.saturating_add(best.as_ref().map_or(0, |best| best.alike));
         match &mut best {

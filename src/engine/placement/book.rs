@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::UNANSWERED;
-use crate::engine::fit::{self, Places, Replica, Taken};
+use crate::engine::fit::{self, Moved, Places, Replica, Taken};
 use crate::engine::model::{Free, Pool, PoolId, Shape, Snapshot};
 
 /// A pool and what is left of it in the course of a round.
@@ -33,7 +33,7 @@ impl Left<'_> {
         self.lendable = self.lendable.saturating_sub(gpus);
         let limited = overdrawn || self.lendable < fit::free_gpus(&self.shapes);
         match limited {
-            true => Taken { most_free: u32::MAX, shapes: Places::ALL, ..taken },
+            true => Taken { most_free: u32::MAX, shapes: Places::ALL, moved: None, ..taken },
             false => taken,
         }
     }
@@ -66,6 +66,8 @@ pub(super) struct Change {
     pub(super) gpus: u32,
     /// Shapes of those nodes.
     pub(super) shapes: Places,
+    /// The one group that changed, and nothing else did.
+    pub(super) moved: Option<Moved>,
 }
 
 /// A member, and its share of the book.
@@ -152,13 +154,14 @@ impl<'a> Book<'a> {
     /// Takes replicas from what is free; without [`Book::send`] it is a reservation.
     pub fn take(&mut self, place: usize, replica: &Replica, count: u32) {
         let taken = self.pools[place].take(replica, count);
-        self.changes.push(Change { place, gpus: taken.most_free, shapes: taken.shapes });
+        let Taken { most_free: gpus, shapes, moved, .. } = taken;
+        self.changes.push(Change { place, gpus, shapes, moved });
     }
 
     /// Gives back replicas that were taken, such as those of a reservation that is not needed.
     pub fn give_back(&mut self, place: usize, replica: &Replica, count: u32) {
         self.pools[place].give_back(replica, count);
-        self.changes.push(Change { place, gpus: u32::MAX, shapes: Places::ALL });
+        self.changes.push(Change { place, gpus: u32::MAX, shapes: Places::ALL, moved: None });
         self.gifts += 1;
     }
 

@@ -5,8 +5,8 @@
 //! pools that is the difference between a look at all their nodes and a look at a few.
 
 use super::book::Book;
-use super::{Tightness, compared, fitting, tightness};
-use crate::engine::fit::{Places, Replica};
+use super::{Tightness, compared, fitting, fitting_as, tightness};
+use crate::engine::fit::{self, Found, Moved, Places, Replica};
 use crate::engine::model::{ModelChoice, PodNeed, Request};
 use crate::engine::rules::{Chance, Nodes, Wish, chances, wishes};
 
@@ -35,6 +35,8 @@ pub(super) struct Order<'a> {
     first: Vec<usize>,
     /// What the nodes of each pool are to such replicas, and which shapes these look at.
     nodes: Vec<(Nodes, Places)>,
+    /// Of kinds of one pod, how many of them each chance finds.
+    pods: Vec<u64>,
     standings: Vec<Option<Standing>>,
     /// After how many changes each pool was judged.
     judged: Vec<usize>,
@@ -72,11 +74,13 @@ impl<'a> Order<'a> {
             chances: held,
             first,
             nodes,
+            pods: Vec::new(),
             standings: Vec::new(),
             judged: vec![seen; places],
             seen,
         };
-        order.standings = (0..places).map(|place| order.standing(place, book)).collect();
+        order.pods = vec![0; order.chances.len()];
+        order.standings = (0..places).map(|place| order.judge(place, book)).collect();
         order
     }
 
@@ -87,18 +91,57 @@ impl<'a> Order<'a> {
             let place = change.place;
             // A node with fewer free GPUs than a pod needs did not count before, nor does it now.
             let looked_at = self.nodes[place].1.meet(change.shapes);
-            if looked_at && change.gpus >= need && self.judged[place] <= at {
-                self.standings[place] = self.standing(place, book);
-                self.judged[place] = book.changes();
+            if !looked_at || change.gpus < need || self.judged[place] > at {
+                continue;
             }
+            self.standings[place] = match change.moved.and_then(|moved| self.count(place, moved)) {
+                Some(()) => self.standing(place, book),
+                None => {
+                    self.judged[place] = book.changes();
+                    self.judge(place, book)
+                }
+            };
         }
         self.seen = book.changes();
     }
 
-    /// How the pool stands now; `None` if nothing of the kind fits there.
-    fn standing(&self, place: usize, book: &Book) -> Option<Standing> {
+    /// How the pool stands now, from a look at its nodes; `None` if nothing of the kind fits there.
+    fn judge(&mut self, place: usize, book: &Book) -> Option<Standing> {
         let left = book.pool(place);
-        let fits = fitting(left, &self.wishes, self.chances(place))?;
+        if self.wishes.first()?.replica.size > 1 {
+            let fits = fitting(left, &self.wishes, self.chances(place))?;
+            return Some(Standing { rank: fits.wish.rank, tightness: tightness(left, &fits) });
+        }
+        for chance in self.first[place]..self.first[place + 1] {
+            let Chance { wish, accepted, .. } = self.chances[chance];
+            let replica = &self.wishes[wish as usize].replica;
+            self.pods[chance] = fit::find(&left.shapes, accepted, replica).pods;
+        }
+        self.standing(place, book)
+    }
+
+    /// Counts what became of one group of nodes, which spares a look at all of them; `None` if that
+    /// does not do. A pod that needs GPUs alone makes this exact.
+    fn count(&mut self, place: usize, moved: Moved) -> Option<()> {
+        let Replica { need, size, .. } = self.wishes.first()?.replica;
+        let chances = self.first[place]..self.first[place + 1];
+        // Counts of such a size may have stopped at the largest number.
+        let absurd = |pods: &u64| *pods >= u64::from(u32::MAX);
+        if size > 1 || self.pods[chances.clone()].iter().any(absurd) {
+            return None;
+        }
+        for chance in chances {
+            let lost = moved.pods_lost(self.chances[chance].accepted, need.gpus)?;
+            self.pods[chance] = self.pods[chance].saturating_sub(lost);
+        }
+        Some(())
+    }
+
+    /// How the pool stands now, by the pods that are counted.
+    fn standing(&self, place: usize, book: &Book) -> Option<Standing> {
+        let (left, pods) = (book.pool(place), &self.pods[self.first[place]..]);
+        let find = |chance: usize, _, _: &Replica| Found { pods: pods[chance], one_node: None };
+        let fits = fitting_as(left, &self.wishes, self.chances(place), find)?;
         Some(Standing { rank: fits.wish.rank, tightness: tightness(left, &fits) })
     }
 
