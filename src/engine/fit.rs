@@ -37,6 +37,13 @@ impl Replica<'_> {
     #[must_use]
     pub fn pods_within(&self, gpus: u32, milli_cpu: u64, memory: u64) -> u32 {
         let by_gpus = gpus.checked_div(self.need.gpus).unwrap_or(0);
+        // Most nodes have enough beside their GPUs, and two products cost less than two quotients.
+        let enough = |need: u64, free: u64| {
+            need.checked_mul(u64::from(by_gpus)).is_some_and(|needed| needed <= free)
+        };
+        if enough(self.need.milli_cpu, milli_cpu) && enough(self.need.memory, memory) {
+            return by_gpus;
+        }
         let by_cpu = milli_cpu.checked_div(self.need.milli_cpu).map_or(u32::MAX, clamp);
         let by_memory = memory.checked_div(self.need.memory).map_or(u32::MAX, clamp);
         by_gpus.min(by_cpu).min(by_memory)
@@ -65,15 +72,90 @@ pub fn free_pods(shapes: &[Shape], replica: &Replica) -> u64 {
     groups.fold(0, |sum, free| sum.saturating_add(product(free.nodes, replica.pods_on(free))))
 }
 
+/// Free GPUs of all nodes together.
+#[must_use]
+pub fn free_gpus(shapes: &[Shape]) -> u64 {
+    let groups = shapes.iter().flat_map(|shape| &shape.free);
+    groups.fold(0, |sum, free| sum.saturating_add(product(free.nodes, free.gpus)))
+}
+
 /// Pods of the replica that all GPUs together would hold, were they free.
 ///
 /// CPU and memory are not looked at: a picture says only what is free of them now.
 #[must_use]
 pub fn pods_ever(shapes: &[Shape], replica: &Replica) -> u64 {
-    let pods = |shape: &Shape| replica.pods_within(shape.gpus_per_node, u64::MAX, u64::MAX);
-    replica
-        .shapes(shapes)
-        .fold(0, |sum, (_, shape)| sum.saturating_add(product(shape.nodes, pods(shape))))
+    idle(shapes, replica).1
+}
+
+/// The shapes that the replica accepts, and [`pods_ever`], from one look at them.
+#[must_use]
+pub fn idle(shapes: &[Shape], replica: &Replica) -> (Places, u64) {
+    let (mut accepted, mut sum) = (Places::default(), 0_u64);
+    for (place, shape) in replica.shapes(shapes) {
+        accepted.add(place);
+        let pods = replica.pods_within(shape.gpus_per_node, u64::MAX, u64::MAX);
+        sum = sum.saturating_add(product(shape.nodes, pods));
+    }
+    (accepted, sum)
+}
+
+/// What of a pool a replica finds now, from one look at its nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Pods of it that all free GPUs together hold: see [`free_pods`].
+    pub pods: u64,
+    /// Free GPUs of the tightest node that holds the whole replica, if one does.
+    pub one_node: Option<u32>,
+}
+
+/// Some shapes of one pool: a bit for each of the first 63, and one for all behind them. So names of
+/// models are compared once, not each time somebody looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Places(u64);
+
+impl Places {
+    /// All that a pool can have.
+    pub const ALL: Self = Self(u64::MAX);
+    const LAST: usize = 63;
+
+    fn add(&mut self, place: usize) {
+        self.0 |= 1 << place.min(Self::LAST);
+    }
+
+    fn holds(self, place: usize) -> bool {
+        self.0 & 1 << place.min(Self::LAST) != 0
+    }
+
+    /// Those in either.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether one of them may be in both.
+    #[must_use]
+    pub fn meet(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// What the replica finds now; `accepted` are the shapes that it accepts.
+#[must_use]
+pub fn find(shapes: &[Shape], accepted: Places, replica: &Replica) -> Found {
+    let mut found = Found::default();
+    let accepts = |place: usize, shape: &Shape| {
+        let behind = place >= Places::LAST;
+        accepted.holds(place) && (!behind || replica.accepts(&shape.model, shape.gpu_memory))
+    };
+    let able = shapes.iter().enumerate().filter(|(place, shape)| accepts(*place, shape));
+    for free in able.flat_map(|(_, shape)| &shape.free) {
+        let pods = replica.pods_on(free);
+        found.pods = found.pods.saturating_add(product(free.nodes, pods));
+        if pods >= replica.size.max(1) && free.nodes > 0 {
+            found.one_node = Some(found.one_node.map_or(free.gpus, |least| least.min(free.gpus)));
+        }
+    }
+    found
 }
 
 fn product(left: u32, right: u32) -> u64 {
@@ -99,35 +181,97 @@ pub fn could_ever_hold(shapes: &[Shape], offered: u64, replica: &Replica) -> boo
     replicas(pods_ever(shapes, replica), offered, replica) > 0
 }
 
-/// Free GPUs of the tightest node that holds the whole replica, if one does.
-#[must_use]
-pub fn tightest_node(shapes: &[Shape], replica: &Replica) -> Option<u32> {
-    let (shape, group) = tightest(shapes, replica, replica.size)?;
-    Some(shapes[shape].free[group].gpus)
-}
-
 /// Takes `count` replicas from what is free, and returns the pods for which nothing was left.
 ///
 /// The tightest nodes go first: fewest free GPUs, then least CPU, then least memory. That fills
 /// gaps and keeps whole nodes whole. A replica of several pods gets one node if one holds it.
 pub fn take(shapes: &mut [Shape], replica: &Replica, count: u32) -> u64 {
-    if replica.size == 1 {
-        return fill(shapes, replica, u64::from(count));
+    take_and_tell(shapes, replica, count).missing
+}
+
+/// What was taken, and where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Pods for which nothing was left.
+    pub missing: u64,
+    /// Most free GPUs that one of the nodes had before.
+    pub most_free: u32,
+    /// Shapes of the nodes.
+    pub shapes: Places,
+    /// The one group of nodes that changed; `None` if there were several.
+    pub moved: Option<Moved>,
+}
+
+/// Some nodes of a group, and what became of the GPUs on each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    shape: usize,
+    nodes: u32,
+    before: u32,
+    after: u32,
+}
+
+impl Moved {
+    /// How many pods of so many GPUs fit on them before and do not fit now, if it is their shape
+    /// that `accepted` is about; `None` if that cannot be told.
+    #[must_use]
+    pub fn pods_lost(&self, accepted: Places, gpus: u32) -> Option<u64> {
+        if self.shape >= Places::LAST {
+            return None;
+        }
+        let each = self.before.checked_div(gpus)? - self.after.checked_div(gpus)?;
+        Some(if accepted.holds(self.shape) { product(self.nodes, each) } else { 0 })
     }
-    let mut missing = 0;
+}
+
+impl Taken {
+    fn note(&mut self, shape: usize, free: &Free, (nodes, used): (u32, u32)) {
+        let first = self.most_free == 0;
+        let moved = Moved { shape, nodes, before: free.gpus, after: free.gpus - used };
+        self.moved = first.then_some(moved);
+        self.most_free = self.most_free.max(free.gpus);
+        self.shapes.add(shape);
+    }
+}
+
+/// The same as [`take`], and tells which nodes changed.
+pub fn take_and_tell(shapes: &mut [Shape], replica: &Replica, count: u32) -> Taken {
+    let mut taken = Taken::default();
+    if replica.size == 1 {
+        fill(shapes, replica, u64::from(count), &mut taken);
+        return taken;
+    }
     for _ in 0..count {
         match tightest(shapes, replica, replica.size) {
             Some((shape, group)) => {
-                split(&mut shapes[shape].free, group, 1, used(replica, replica.size));
+                let (free, used) = (&mut shapes[shape].free, used(replica, replica.size));
+                taken.note(shape, &free[group], (1, used.gpus));
+                split(free, group, 1, used);
             }
-            None => missing += fill(shapes, replica, u64::from(replica.size)),
+            None => fill(shapes, replica, u64::from(replica.size), &mut taken),
         }
     }
-    missing
+    taken
 }
 
-/// Puts `pods` on the tightest nodes, and returns how many found none.
-fn fill(shapes: &mut [Shape], replica: &Replica, pods: u64) -> u64 {
+/// Adds what `freed` says to nodes whose GPUs the replica accepts, the first shape that has nodes of
+/// that size.
+///
+/// Guarantees: what fits then would fit if those GPUs were free wherever they are. They are counted
+/// on nodes where nothing else is free, so a pod that would need both may fit in truth and not here.
+/// Assumes that they exist: those on no node of such a size are left out.
+pub fn give_back(shapes: &mut [Shape], replica: &Replica, freed: Free) {
+    let fitting = |shape: &&mut Shape| {
+        replica.accepts(&shape.model, shape.gpu_memory) && shape.gpus_per_node >= freed.gpus
+    };
+    let Some(shape) = shapes.iter_mut().find(fitting) else { return };
+    if freed.gpus > 0 && freed.nodes > 0 {
+        join(&mut shape.free, freed);
+    }
+}
+
+/// Puts `pods` on the tightest nodes.
+fn fill(shapes: &mut [Shape], replica: &Replica, pods: u64, taken: &mut Taken) {
     let mut left = pods;
     while left > 0 {
         let Some((shape, group)) = tightest(shapes, replica, 1) else { break };
@@ -135,10 +279,12 @@ fn fill(shapes: &mut [Shape], replica: &Replica, pods: u64) -> u64 {
         let each = replica.pods_on(&free[group]);
         let full = clamp(left / u64::from(each)).min(free[group].nodes);
         let (nodes, pods) = if full > 0 { (full, each) } else { (1, clamp(left)) };
-        split(free, group, nodes, used(replica, pods));
+        let used = used(replica, pods);
+        taken.note(shape, &free[group], (nodes, used.gpus));
+        split(free, group, nodes, used);
         left -= u64::from(nodes) * u64::from(pods);
     }
-    left
+    taken.missing += left;
 }
 
 /// The group with the fewest free GPUs whose nodes hold `pods` of the replica each.
@@ -179,13 +325,16 @@ fn split(free: &mut Vec<Free>, group: usize, nodes: u32, used: PodNeed) {
     if free[group].nodes == 0 {
         free.swap_remove(group);
     }
-    if after.gpus == 0 {
-        return;
+    if after.gpus > 0 {
+        join(free, after);
     }
-    // Only equal nodes are put together: a group keeps the least CPU of its nodes.
-    match free.iter_mut().find(|other| Free { nodes, ..**other } == after) {
-        Some(other) => other.nodes = other.nodes.saturating_add(nodes),
-        None => free.push(after),
+}
+
+/// Adds nodes to the group of those that are equal: a group keeps the least CPU of its nodes.
+fn join(free: &mut Vec<Free>, more: Free) {
+    match free.iter_mut().find(|other| Free { nodes: more.nodes, ..**other } == more) {
+        Some(other) => other.nodes = other.nodes.saturating_add(more.nodes),
+        None => free.push(more),
     }
 }
 

@@ -2,148 +2,39 @@
 //!
 //! The verdict depends on what is known alone, never on its order. A demand goes to
 //! 1. the pool that has the more wanted model free, then
-//! 2. for replicas of one pod, the pool that keeps the largest share of its GPUs free, which spreads
-//!    a burst over pools by their capacity and leaves each owner room to come back; for gangs, the
+//! 2. what useful work costs there, once pools differ in it; then
+//! 3. for replicas of one pod, the pool that keeps the largest share of its GPUs free once one more
+//!    runs there, which spreads a burst over pools by their capacity and leaves each owner room to
+//!    come back; for gangs, the
 //!    tightest fit: a pool where one node holds it, then the fewest GPUs left over beside it, which
 //!    keeps large blocks whole; then
-//! 3. the lowest id.
+//! 4. the lowest id.
 //!
 //! Inside a pool a replica runs on one model: the most wanted one that is free. Where all are equally
 //! wanted it is the one with the least room, which keeps the large rest whole.
+//!
+//! Invariant: a score follows from the request and from what is left of the one pool, from nothing
+//! else. So a round scores again only the pools that changed since it last looked: see
+//! [`Candidates`].
 
 use std::collections::BTreeMap;
 
-use super::fit::{self, Replica};
-use super::model::{Demand, PodNeed, Pool, PoolId, Refusal, Request, Shape, Snapshot};
-use super::rules::{Ranked, lasting_refusal, possible};
+use super::fit::{self, Found, Places, Replica};
+use super::model::{Demand, PodNeed, PoolId, Refusal, Request};
+use super::rules::{Chance, Wish, chances, lasting_refusal, wishes};
+
+mod book;
+mod known;
+mod order;
+
+pub use book::{Book, Left};
+pub use known::Known;
 
 /// Leases of one member that may wait for its answer: more would only wait there instead of here.
 pub const UNANSWERED: u32 = 32;
 
 /// Shares are compared in parts of this: finer than any pool has GPUs.
-const WHOLE: u128 = 1_000_000_000;
-
-/// A pool and what is left of it in the course of a round.
-#[derive(Clone, Debug)]
-pub struct Left<'a> {
-    /// Its id.
-    pub id: &'a PoolId,
-    /// The pool as it was at the start.
-    pub pool: &'a Pool,
-    shapes: Vec<Shape>,
-    lendable: u64,
-    member: usize,
-}
-
-impl Left<'_> {
-    /// What is free of it by now.
-    #[must_use]
-    pub fn shapes(&self) -> &[Shape] {
-        &self.shapes
-    }
-
-    /// GPUs that guests may still take by now.
-    #[must_use]
-    pub fn lendable(&self) -> u64 {
-        self.lendable
-    }
-
-    /// Whether it takes nothing at all.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.pool.closed.is_some()
-    }
-}
-
-/// What is left of everything in the course of a round; it only falls.
-#[derive(Clone, Debug)]
-pub struct Book<'a> {
-    pools: Vec<Left<'a>>,
-    unanswered: Vec<u32>,
-}
-
-impl<'a> Book<'a> {
-    /// Everything that the snapshot says is free.
-    #[must_use]
-    pub fn open(snapshot: &'a Snapshot) -> Self {
-        let mut book = Self { pools: Vec::new(), unanswered: Vec::new() };
-        let mut last = None;
-        for (id, pool) in &snapshot.pools {
-            if last != Some(&id.member) {
-                last = Some(&id.member);
-                book.unanswered.push(snapshot.unanswered.get(&id.member).copied().unwrap_or(0));
-            }
-            let member = book.unanswered.len() - 1;
-            let (shapes, lendable) = (pool.shapes.clone(), pool.lendable);
-            book.pools.push(Left { id, pool, shapes, lendable, member });
-        }
-        book
-    }
-
-    /// The pool at a place that a [`Choice`] names.
-    #[must_use]
-    pub fn pool(&self, place: usize) -> &Left<'a> {
-        &self.pools[place]
-    }
-
-    /// How many more leases the member of that pool may be sent.
-    #[must_use]
-    pub fn answers(&self, place: usize) -> u32 {
-        UNANSWERED.saturating_sub(self.unanswered[self.pools[place].member])
-    }
-
-    /// Counts a lease that the member of that pool has to answer.
-    pub fn send(&mut self, place: usize) {
-        self.unanswered[self.pools[place].member] += 1;
-    }
-
-    /// Keeps up to `pods` pods of a replica from everybody else, one by one, and says how many.
-    pub fn keep(&mut self, place: usize, replica: &Replica, pods: u32) -> u32 {
-        let single = Replica { size: 1, ..*replica };
-        let left = &mut self.pools[place];
-        let found = fit::room(&left.shapes, left.lendable, &single).min(pods);
-        fit::take(&mut left.shapes, &single, found);
-        left.lendable = left.lendable.saturating_sub(single.gpus() * u64::from(found));
-        found
-    }
-
-    /// Takes replicas from what is free.
-    pub fn take(&mut self, place: usize, replica: &Replica, count: u32) {
-        let left = &mut self.pools[place];
-        fit::take(&mut left.shapes, replica, count);
-        left.lendable = left.lendable.saturating_sub(replica.gpus() * u64::from(count));
-    }
-}
-
-/// What of a pool a demand gets: the replica, and how many of it fit now.
-#[derive(Clone, Copy, Debug)]
-struct Fits<'a> {
-    ranked: Ranked<'a>,
-    /// Pods of it that fit on the nodes now.
-    pods: u64,
-    room: u32,
-    /// Pods that fit on the nodes now on any equally wanted model, this one included.
-    alike: u64,
-}
-
-/// Pools that could take a request at some time, and how many could not, by reason.
-#[derive(Clone, Debug)]
-pub struct Candidates<'a> {
-    able: Vec<(usize, Vec<Ranked<'a>>)>,
-    refusals: BTreeMap<Refusal, u32>,
-}
-
-impl<'a> Candidates<'a> {
-    /// The replica on each model in each pool that could take it at some time, in the order of ids.
-    pub(super) fn able(&self) -> impl Iterator<Item = (usize, Replica<'a>)> + '_ {
-        let models = |(place, possible): &'_ (usize, Vec<Ranked<'a>>)| {
-            let place = *place;
-            let replicas: Vec<_> = possible.iter().map(|ranked| (place, ranked.replica)).collect();
-            replicas
-        };
-        self.able.iter().flat_map(models)
-    }
-}
+const WHOLE: u64 = 1_000_000_000;
 
 /// Where a demand goes next.
 #[derive(Clone, Copy, Debug)]
@@ -165,66 +56,6 @@ pub enum Verdict<'a> {
     Refused(BTreeMap<Refusal, u32>),
 }
 
-/// Lower is better; all scores of one request speak of the same number of pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Score {
-    rank: usize,
-    nodes: Nodes,
-    slack: u64,
-}
-
-/// How many nodes a gang spans; of replicas of one pod all are the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Nodes {
-    One,
-    Several,
-}
-
-/// The pools that no lasting rule keeps from the request, found once for equal requests.
-#[must_use]
-pub fn candidates<'a>(request: &'a Request, book: &Book<'a>) -> Candidates<'a> {
-    let mut found = Candidates { able: Vec::new(), refusals: BTreeMap::new() };
-    for (place, left) in book.pools.iter().enumerate() {
-        let possible = possible(request, left.pool);
-        match lasting_refusal(request, left.id, left.pool, &possible) {
-            Some(why) => *found.refusals.entry(why).or_default() += 1,
-            None => found.able.push((place, possible)),
-        }
-    }
-    found
-}
-
-/// Picks the pool for the next replicas of `demand`, up to `dealt` of them.
-///
-/// Guarantees: the chosen pool breaks no rule of [`Refusal`], and `room` replicas can be taken there.
-#[must_use]
-pub fn place<'a>(
-    demand: &Demand,
-    dealt: u32,
-    candidates: &Candidates<'a>,
-    book: &Book<'a>,
-) -> Verdict<'a> {
-    let mut refusals = candidates.refusals.clone();
-    let mut best: Option<(Score, Choice<'a>)> = None;
-    for (place, possible) in &candidates.able {
-        let left = &book.pools[*place];
-        let why = passing_refusal(demand, left, book.answers(*place));
-        let fits = if why.is_none() { fitting(left, possible) } else { None };
-        let Some(fits) = fits else {
-            let why = why.unwrap_or_else(|| shortage(left, possible));
-            *refusals.entry(why).or_default() += 1;
-            continue;
-        };
-        let score = score(left, possible, &fits, dealt.min(fits.room));
-        // Places rise with ids, so of equal scores the first one has the lowest id.
-        if best.as_ref().is_none_or(|(least, _)| score < *least) {
-            let Fits { ranked: Ranked { replica, .. }, room, .. } = fits;
-            best = Some((score, Choice { place: *place, replica, room }));
-        }
-    }
-    best.map_or(Verdict::Refused(refusals), |(_, choice)| Verdict::Chosen(choice))
-}
-
 /// What one pool says to a demand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -234,95 +65,179 @@ pub enum Answer {
     Refused(Refusal),
 }
 
-/// What every pool says to `demand`, in the order of ids: [`place`] chooses among those that fit, and
+/// What of a pool a demand gets: the replica, and how many of it fit now.
+#[derive(Clone, Copy, Debug)]
+struct Fits<'a> {
+    wish: Wish<'a>,
+    found: Found,
+    /// GPUs that the pool would lend if all were free, to this wish and those wanted as much.
+    ever: u64,
+    room: u32,
+    /// Pods that fit on the nodes now on any equally wanted model, this one included.
+    alike: u64,
+}
+
+/// Lower is better; all scores of one request speak of the same number of pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Score {
+    rank: u32,
+    /// See [`cost`].
+    cost: u64,
+    tightness: Tightness,
+}
+
+/// How many nodes a gang spans (of replicas of one pod all are the same), then what is left over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Tightness {
+    One(u64),
+    Several(u64),
+}
+
+/// What every pool says to `demand`, in the order of ids: [`Known::place`] chooses among those that fit, and
 /// counts the others.
 #[must_use]
 pub fn answers<'a>(demand: &Demand, book: &Book<'a>) -> Vec<(&'a PoolId, Answer)> {
     let answer = |(place, left): (usize, &Left<'a>)| {
-        let possible = possible(&demand.request, left.pool);
-        let why = lasting_refusal(&demand.request, left.id, left.pool, &possible)
-            .or_else(|| passing_refusal(demand, left, book.answers(place)));
-        let answer = match (why, fitting(left, &possible)) {
-            (Some(why), _) => Answer::Refused(why),
-            (None, Some(fits)) => Answer::Fits(fits.room),
-            (None, None) => Answer::Refused(shortage(left, &possible)),
+        let answer = match find(&demand.request, left, || passing_refusal(demand, book, place)) {
+            Ok(choice) => Answer::Fits(choice.room),
+            Err(why) => Answer::Refused(why),
         };
         (left.id, answer)
     };
-    book.pools.iter().enumerate().map(answer).collect()
+    book.pools().iter().enumerate().map(answer).collect()
+}
+
+/// The replica of the request that one pool takes now, and how many of it; else why it takes none,
+/// barred demands and busy members apart.
+///
+/// `left` may be a supposition, such as a pool without some of its guests.
+///
+/// # Errors
+/// The first rule that the pool breaks.
+pub fn room_in<'a>(request: &'a Request, left: &Left<'a>) -> Result<(Replica<'a>, u32), Refusal> {
+    let found = find(request, left, || None)?;
+    Ok((found.wish.replica, found.room))
+}
+
+/// What of one pool the request gets, unless `passing` says why it gets nothing for now.
+fn find<'a>(
+    request: &'a Request,
+    left: &Left<'a>,
+    passing: impl Fn() -> Option<Refusal>,
+) -> Result<Fits<'a>, Refusal> {
+    let (mut wishes, mut held) = (wishes(request), Vec::new());
+    let nodes = chances(request, left.pool, &mut wishes, &mut held);
+    let lasting = lasting_refusal(request, (left.id, left.pool), nodes);
+    match lasting.or_else(passing) {
+        Some(why) => Err(why),
+        None => {
+            let fits = fitting(left, &wishes, &held);
+            fits.ok_or_else(|| shortage(left, &wishes, &held))
+        }
+    }
 }
 
 /// The first rule that keeps this demand from the pool for now, room apart.
-fn passing_refusal(demand: &Demand, left: &Left, answers: u32) -> Option<Refusal> {
+fn passing_refusal(demand: &Demand, book: &Book, place: usize) -> Option<Refusal> {
+    let left = book.pool(place);
     if demand.is_barred(left.id, left.pool) {
         return Some(Refusal::Refused);
     }
-    (answers == 0).then_some(Refusal::TooManyUnanswered)
+    (book.answers(place) == 0).then_some(Refusal::TooManyUnanswered)
 }
 
 /// The replica that fits now: most wanted, then least room on nodes, then by name of its model.
-fn fitting<'a>(left: &Left, possible: &[Ranked<'a>]) -> Option<Fits<'a>> {
+fn fitting<'a>(left: &Left, wishes: &[Wish<'a>], chances: &[Chance]) -> Option<Fits<'a>> {
+    let find = |_, accepted, replica: &Replica| fit::find(&left.shapes, accepted, replica);
+    fitting_as(left, wishes, chances, find)
+}
+
+/// The same, with what `find` says that each chance finds.
+fn fitting_as<'a>(
+    left: &Left,
+    wishes: &[Wish<'a>],
+    chances: &[Chance],
+    find: impl Fn(usize, Places, &Replica) -> Found,
+) -> Option<Fits<'a>> {
     let mut best: Option<Fits<'a>> = None;
-    for ranked in possible {
-        if best.as_ref().is_some_and(|best| best.ranked.rank < ranked.rank) {
+    for (number, chance) in chances.iter().enumerate() {
+        let wish = wishes[chance.wish as usize];
+        if best.as_ref().is_some_and(|best| best.wish.rank < wish.rank) {
             break;
         }
-        let pods = fit::free_pods(&left.shapes, &ranked.replica);
-        let room = fit::replicas(pods, left.lendable, &ranked.replica);
-        let alike = pods.saturating_add(best.as_ref().map_or(0, |best| best.alike));
+        let found = find(number, chance.accepted, &wish.replica);
+        let room = fit::replicas(found.pods, left.lendable, &wish.replica);
+        let alike = found.pods.saturating_add(best.as_ref().map_or(0, |best| best.alike));
         match &mut best {
             _ if room == 0 => {}
             // Models come in the order of their names, so of equal room the first one stays.
-            Some(best) if best.pods <= pods => best.alike = alike,
-            _ => best = Some(Fits { ranked: *ranked, pods, room, alike }),
+            Some(best) if best.found.pods <= found.pods => best.alike = alike,
+            _ => best = Some(Fits { wish, found, ever: chance.ever, room, alike }),
         }
     }
     best
 }
 
 /// What there is too little of: GPUs on single nodes, or CPU and memory beside them.
-fn shortage(left: &Left, possible: &[Ranked]) -> Refusal {
-    let by_gpus_alone = |ranked: &Ranked| {
-        let need = PodNeed { milli_cpu: 0, memory: 0, ..ranked.replica.need };
-        let replica = Replica { need, ..ranked.replica };
-        fit::room(&left.shapes, left.lendable, &replica) > 0
+fn shortage(left: &Left, wishes: &[Wish], chances: &[Chance]) -> Refusal {
+    let by_gpus_alone = |chance: &Chance| {
+        let replica = wishes[chance.wish as usize].replica;
+        let need = PodNeed { milli_cpu: 0, memory: 0, ..replica.need };
+        fit::room(&left.shapes, left.lendable, &Replica { need, ..replica }) > 0
     };
-    match possible.iter().any(by_gpus_alone) {
+    match chances.iter().any(by_gpus_alone) {
         true => Refusal::TooLittleCpuOrMemory,
         false => Refusal::TooFewFreeGpus,
     }
 }
 
-/// How good it is to give `count` replicas to the pool.
-fn score(left: &Left, possible: &[Ranked], fits: &Fits, count: u32) -> Score {
-    let Ranked { rank, replica, .. } = fits.ranked;
+/// What is asked of `replica` when pools are compared. For one pod these are its GPUs: the CPU and
+/// memory beside them decide whether it fits, not how well, so jobs that differ in them alone share
+/// one order of pools.
+fn compared(replica: Replica) -> Replica {
+    match replica.size {
+        1 => Replica { need: PodNeed { milli_cpu: 0, memory: 0, ..replica.need }, ..replica },
+        _ => replica,
+    }
+}
+
+/// How well the pool takes one replica of those that are [`compared`].
+fn tightness(left: &Left, fits: &Fits) -> Tightness {
+    let replica = fits.wish.replica;
     if replica.size == 1 {
-        let slack = taken_share(left, possible, fits, count);
-        return Score { rank, nodes: Nodes::One, slack };
+        return Tightness::One(taken_share(left, fits));
     }
-    match fit::tightest_node(&left.shapes, &replica) {
-        Some(free) => {
-            let slack = u64::from(free).saturating_sub(replica.gpus());
-            Score { rank, nodes: Nodes::One, slack }
-        }
+    let over = |free: u64| free.saturating_sub(replica.gpus());
+    match fits.found.one_node {
+        Some(free) => Tightness::One(over(free.into())),
         None => {
-            let free = fits.pods.saturating_mul(u64::from(replica.need.gpus)).min(left.lendable);
-            Score { rank, nodes: Nodes::Several, slack: free.saturating_sub(replica.gpus()) }
+            let free = fits.found.pods.saturating_mul(u64::from(replica.need.gpus));
+            Tightness::Several(over(free.min(left.lendable)))
         }
     }
 }
 
-/// The share of the pool's equally wanted GPUs that is taken once `count` more replicas are.
-fn taken_share(left: &Left, possible: &[Ranked], fits: &Fits, count: u32) -> u64 {
-    let Ranked { rank, replica, .. } = fits.ranked;
-    let alike = possible.iter().filter(|other| other.rank == rank);
-    let ever = alike.fold(0_u64, |sum, other| sum.saturating_add(other.ever));
-    let gpus = |pods: u64| pods.saturating_mul(replica.gpus());
-    let all = u128::from(gpus(ever).min(left.pool.offered)).max(1);
-    let free = gpus(fits.alike).min(left.lendable);
-    let kept = u128::from(free.saturating_sub(gpus(u64::from(count))));
-    u64::try_from(WHOLE.saturating_sub(kept * WHOLE / all)).unwrap_or(u64::MAX)
+/// The share of the pool's equally wanted GPUs that is taken once one more replica is.
+fn taken_share(left: &Left, fits: &Fits) -> u64 {
+    let gpus = fits.wish.replica.gpus();
+    let free = fits.alike.saturating_mul(gpus).min(left.lendable);
+    let kept = free.saturating_sub(gpus);
+    let share = match kept.checked_mul(WHOLE) {
+        Some(parts) => parts / fits.ever,
+        // More than 18 thousand million GPUs are no pool, but no reason to fall over either.
+        None => kept / (fits.ever / WHOLE).max(1),
+    };
+    WHOLE.saturating_sub(share)
 }
 
+/// What an hour of useful work costs at the pool: the same everywhere, until pools ask different
+/// rates and it is known how often their owners come back. It belongs to request and pool alone, so
+/// a round finds it once for both.
+fn cost(_request: &Request, _left: &Left) -> u64 {
+    0
+}
+
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::fit::{self, Replica};
 use super::guests::{Guest, Returned};
 use super::model::{Demand, Epoch, JobId, PoolId};
-use super::placement::{Book, Candidates};
+use super::placement::Book;
 use super::queues::Accounts;
 use super::reserve::{Reservations, Start, fits, is_sure};
 
@@ -84,11 +84,11 @@ impl Rights<'_, '_> {
 /// then fewest leases, then the first pool.
 pub(super) fn way<'c, 'a>(
     rights: &Rights<'_, 'a>,
-    candidates: &Candidates<'c>,
+    able: &[(usize, Replica<'c>)],
     book: &Book<'a>,
 ) -> Option<Way<'c>> {
     let mut places: Vec<(u64, usize, Replica)> = Vec::new();
-    for (place, replica) in candidates.able() {
+    for (place, replica) in able.iter().copied() {
         let left = book.pool(place);
         let barred = rights.demand.is_barred(left.id, left.pool);
         if left.is_closed() || barred || !is_sure(left, &replica) {

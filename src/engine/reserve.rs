@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use super::fit::{self, Replica, clamp};
 use super::guests::{Guest, Returned, Spoken};
 use super::model::{Demand, Free, PodNeed, PoolId, Shape};
-use super::placement::{Book, Candidates, Choice, Left};
+use super::placement::{Book, Choice, Left};
 
 /// Whoever waits longer than this in front of its queue has room kept for it, in milliseconds:
 /// for shorter waits passing costs nobody much, and keeping would leave GPUs idle.
@@ -58,6 +58,11 @@ impl<'a> Reservations<'a> {
         Self { guests, now, spoken: BTreeMap::new(), kept: BTreeMap::new() }
     }
 
+    /// Whether anything that is free is kept.
+    pub(super) fn keep_something(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
     /// The guests of a pool.
     pub(super) fn guests(&self, left: &Left<'a>) -> &'a [Guest] {
         self.guests.get(left.id).map_or(&[], Vec::as_slice)
@@ -73,10 +78,10 @@ impl<'a> Reservations<'a> {
     /// guests tell; of equal times the first pool.
     pub(super) fn earliest<'c>(
         &self,
-        candidates: &Candidates<'c>,
+        able: &[(usize, Replica<'c>)],
         book: &Book<'a>,
     ) -> Option<Start<'c>> {
-        let starts = candidates.able().flat_map(|(place, replica)| {
+        let starts = able.iter().copied().flat_map(|(place, replica)| {
             let at = self.earliest_in(book.pool(place), place, &replica)?;
             Some(Start { place, replica, at: Some(at) })
         });
@@ -109,10 +114,10 @@ impl<'a> Reservations<'a> {
     /// least is missing; says where and when.
     pub(super) fn keep<'c>(
         &mut self,
-        candidates: &Candidates<'c>,
+        able: &[(usize, Replica<'c>)],
         book: &mut Book<'a>,
     ) -> Option<Start<'c>> {
-        if let Some(start) = self.earliest(candidates, book) {
+        if let Some(start) = self.earliest(able, book) {
             let at = start.at.unwrap_or(self.now);
             let guests = self.guests(book.pool(start.place));
             let mut returned = self.returned(start.place, start.replica);
@@ -124,7 +129,7 @@ impl<'a> Reservations<'a> {
             self.settle(&start, &returned, book);
             return Some(start);
         }
-        let open = candidates.able().filter(|(place, _)| !book.pool(*place).is_closed());
+        let open = able.iter().copied().filter(|(place, _)| !book.pool(*place).is_closed());
         let pods = |place: usize, replica: &Replica| {
             let left = book.pool(place);
             fit::free_pods(left.shapes(), replica).min(u64::from(replica.size))
@@ -192,10 +197,10 @@ impl<'a> Reservations<'a> {
     pub(super) fn borrow<'c>(
         &mut self,
         demand: &Demand,
-        candidates: &Candidates<'c>,
+        able: &[(usize, Replica<'c>)],
         book: &Book<'a>,
     ) -> Option<Choice<'c>> {
-        for (place, replica) in candidates.able() {
+        for (place, replica) in able.iter().copied() {
             let left = book.pool(place);
             let Some(ends) = self.ends(demand, left) else { continue };
             if left.is_closed() || book.answers(place) == 0 || demand.is_barred(left.id, left.pool)
@@ -219,14 +224,6 @@ impl<'a> Reservations<'a> {
         let longest = limits.min()?;
         let millis = i64::try_from(longest.saturating_mul(1000)).unwrap_or(i64::MAX);
         Some(self.now.saturating_add(START).saturating_add(millis))
-    }
-
-    /// Whether the replica would fit if nothing were kept for others in the pool.
-    pub(super) fn is_kept_from(&self, place: usize, left: &Left, replica: &Replica) -> bool {
-        let Some(kept) = self.kept.get(&place) else { return false };
-        let pods = kept.iter().map(|kept| fit::free_pods(&kept.shapes, replica)).sum::<u64>();
-        let free = fit::free_pods(left.shapes(), replica);
-        free.saturating_add(pods) >= u64::from(replica.size)
     }
 }
 

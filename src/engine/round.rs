@@ -11,12 +11,12 @@
 //! take the place of guests ([`super::preempt`]).
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::fit::{Replica, clamp};
 use super::indexes::Indexes;
-use super::model::{Demand, Epoch, JobId, Placement, Plan, Refusal, Request, Snapshot, Waiting};
-use super::placement::{Book, Candidates, Choice, Verdict, candidates, place};
+use super::model::{Demand, Epoch, JobId, Placement, Plan, Request, Snapshot, Waiting};
+use super::placement::{Book, Choice, Known, Verdict};
 use super::preempt::{Preemption, Rights, way};
 use super::queues::{Accounts, offered};
 use super::reserve::{KEPT, PATIENCE, Reservations};
@@ -34,16 +34,23 @@ pub const LEASED: u32 = 256;
 /// of its replicas: leases cost writes.
 const PARTS: u32 = 8;
 
-/// Requests whose candidates are remembered: a list holds every pool, so thousands of different
-/// requests over thousands of pools would not fit in memory.
-const REMEMBERED: usize = 512;
-
 /// Decides who gets what now, and why everybody else waits.
 #[must_use]
 pub fn round(snapshot: &Snapshot) -> Plan {
+    watched(snapshot, &mut |_| {})
+}
+
+/// The same round; `decided` is told of every demand once that is decided on, so that somebody with a
+/// clock can tell how long that took.
+#[must_use]
+pub fn watched(snapshot: &Snapshot, decided: &mut dyn FnMut(&JobId)) -> Plan {
     let variants = Variants::of(snapshot);
     let mut round = Round::begin(snapshot, &variants);
-    while round.turn().is_some() {}
+    while let Some((job, done)) = round.turn() {
+        if done {
+            decided(job);
+        }
+    }
     round.finish()
 }
 
@@ -55,9 +62,7 @@ pub(super) struct Round<'a> {
     accounts: Accounts<'a>,
     reservations: Reservations<'a>,
     lines: Lines<'a>,
-    candidates: BTreeMap<&'a Request, Candidates<'a>>,
-    /// Requests that found no pool. As capacity only falls within a round, no equal one will.
-    refused: BTreeMap<&'a Request, BTreeMap<Refusal, u32>>,
+    known: Known<'a>,
     /// Leases that go for some job, since before or by this round.
     going: BTreeSet<(JobId, Epoch)>,
     /// Requests that no guests can make room for, by queue and priority.
@@ -112,8 +117,7 @@ impl<'a> Round<'a> {
             accounts,
             reservations: Reservations::none(&snapshot.guests, snapshot.now),
             lines,
-            candidates: BTreeMap::new(),
-            refused: BTreeMap::new(),
+            known: Known::default(),
             going: held.flat_map(|hold| hold.victims.iter().cloned()).collect(),
             hopeless: BTreeSet::new(),
             patient: 0,
@@ -178,8 +182,7 @@ impl<'a> Round<'a> {
             let part = most.div_ceil(PARTS).min(LEASED);
             progress.part = if demand.request.size > 1 { 1 } else { part };
         }
-        let wanted = progress.part.min(progress.left()).min(allowed);
-        match self.choose(demand, wanted) {
+        match self.choose(demand) {
             Ok((choice, source)) => {
                 let left = progress.left().min(allowed);
                 let count = self.join(progress, choice, left);
@@ -203,40 +206,22 @@ impl<'a> Round<'a> {
     }
 
     /// The pool that takes the next part of the demand.
-    fn choose(&mut self, demand: &'a Demand, wanted: u32) -> Result<(Choice<'a>, Source), Waiting> {
+    fn choose(&mut self, demand: &'a Demand) -> Result<(Choice<'a>, Source), Waiting> {
         let mut refusals = None;
         for request in self.wishes(demand) {
-            let known = self.refused.get(request).filter(|_| demand.barred.is_empty());
-            let why = match known.cloned() {
-                Some(known) => known,
-                None => match self.ask(demand, request, wanted) {
-                    Verdict::Chosen(choice) => return Ok((choice, Source::Free)),
-                    Verdict::Refused(why) => why,
-                },
+            let why = match self.known.place_as(demand, request, &self.book) {
+                Verdict::Chosen(choice) => return Ok((choice, Source::Free)),
+                Verdict::Refused(why) => why,
             };
-            let able = self.candidates.get(request);
-            let borrowed = able.and_then(|able| self.reservations.borrow(demand, able, &self.book));
-            if let Some(choice) = borrowed {
-                return Ok((choice, Source::Kept));
+            if self.reservations.keep_something() {
+                let able = self.known.able(request, &self.book);
+                if let Some(choice) = self.reservations.borrow(demand, &able, &self.book) {
+                    return Ok((choice, Source::Kept));
+                }
             }
             refusals.get_or_insert(why);
         }
         Err(self.no_pool(demand, refusals.unwrap_or_default()))
-    }
-
-    fn ask(&mut self, demand: &'a Demand, request: &'a Request, wanted: u32) -> Verdict<'a> {
-        if self.candidates.len() >= REMEMBERED && !self.candidates.contains_key(request) {
-            self.candidates.clear();
-        }
-        let book = &mut self.book;
-        let able = self.candidates.entry(request).or_insert_with(|| candidates(request, book));
-        let verdict = place(demand, wanted, able, book);
-        if let Verdict::Refused(refusals) = &verdict
-            && demand.barred.is_empty()
-        {
-            self.refused.insert(request, refusals.clone());
-        }
-        verdict
     }
 
     /// Takes the next part where the choice says, in a lease of this demand that has room or in a
@@ -308,10 +293,8 @@ impl<'a> Round<'a> {
                 self.accounts.keep(&demand.queue, gpus(&demand.request));
             }
             _ => {
-                let able = self.candidates.get(&*demand.request);
-                let book = &mut self.book;
-                let kept = able.and_then(|able| self.reservations.keep(able, book));
-                if kept.is_some() {
+                let able = self.known.able(&demand.request, &self.book);
+                if self.reservations.keep(&able, &mut self.book).is_some() {
                     self.accounts.keep(&demand.queue, gpus(&demand.request));
                 }
             }
@@ -341,8 +324,8 @@ impl<'a> Round<'a> {
             if self.hopeless.contains(&key) && demand.barred.is_empty() {
                 continue;
             }
+            let able = self.known.able(request, &self.book);
             let book = &mut self.book;
-            let able = self.candidates.entry(request).or_insert_with(|| candidates(request, book));
             let rights = Rights {
                 demand,
                 accounts: &self.accounts,
@@ -351,7 +334,7 @@ impl<'a> Round<'a> {
                 short,
                 now: self.snapshot.now,
             };
-            let Some(way) = way(&rights, able, book) else {
+            let Some(way) = way(&rights, &able, book) else {
                 self.hopeless.insert(key);
                 continue;
             };
@@ -379,9 +362,10 @@ impl<'a> Round<'a> {
     /// too, starts as soon as it can; in milliseconds since 1970, `None` = unknown.
     pub(super) fn estimate(&self, demand: &'a Demand, mut ahead: Vec<&'a Demand>) -> Option<i64> {
         let (mut book, mut reservations) = (self.book.clone(), self.reservations.clone());
+        let mut known = Known::default();
         ahead.sort_by_key(|other| place_in_line(other));
         for other in ahead {
-            let able = candidates(&other.request, &book);
+            let able = known.able(&other.request, &book);
             if reservations.earliest(&able, &book).is_some() {
                 reservations.keep(&able, &mut book);
             }
@@ -395,7 +379,7 @@ impl<'a> Round<'a> {
         {
             return None;
         }
-        let able = candidates(&demand.request, &book);
+        let able = known.able(&demand.request, &book);
         let at = reservations.earliest(&able, &book)?.at?;
         Some(demand.not_before.map_or(at, |until| at.max(until)))
     }

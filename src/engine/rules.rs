@@ -5,25 +5,66 @@
 
 use std::collections::BTreeMap;
 
-use super::fit::{self, Replica};
-use super::model::{Closed, ModelChoice, Pool, PoolId, Refusal, Request, Taint, Toleration};
+use super::fit::{self, Places, Replica};
+use super::model::{Closed, Pool, PoolId, Refusal, Request, Taint, Toleration};
 
-/// A replica on a model, and how far down the list of wanted models that is.
+/// One acceptable model of a request: a replica on it, and how far down the list of wanted models
+/// that is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ranked<'a> {
-    pub(super) rank: usize,
+pub(super) struct Wish<'a> {
+    pub(super) rank: u32,
     pub(super) replica: Replica<'a>,
-    /// Pods of it that the pool would hold if nothing else ran.
+}
+
+/// A wish that a pool could grant if nothing else ran.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chance {
+    /// Which wish, by its place in the list.
+    pub(super) wish: u32,
+    pub(super) accepted: Places,
+    /// GPUs that the pool would lend then to this wish and to those that are wanted as much.
     pub(super) ever: u64,
 }
 
-/// The first rule that `pool` breaks and that nothing in a round can change.
+/// What the nodes of a pool are to a request, free or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nodes {
+    /// None has a wanted model with enough memory.
+    OtherModels,
+    /// Some have, but even idle they hold no replica.
+    TooSmall,
+    /// They grant a wish at some time.
+    Able,
+}
+
+/// The first rule that `pool` breaks and that nothing in a round can change; `nodes` says what
+/// its nodes are to the request: see [`chances`].
 pub(super) fn lasting_refusal(
     request: &Request,
-    id: &PoolId,
-    pool: &Pool,
-    possible: &[Ranked],
+    (id, pool): (&PoolId, &Pool),
+    nodes: Nodes,
 ) -> Option<Refusal> {
+    if let Some(why) = unwelcome(request, id, pool) {
+        return Some(why);
+    }
+    if nodes == Nodes::OtherModels {
+        return Some(Refusal::NoMatchingModel);
+    }
+    if pool.notice_seconds < request.grace_seconds {
+        return Some(Refusal::NoticeTooShort);
+    }
+    if nodes == Nodes::TooSmall {
+        return Some(Refusal::NeverFits);
+    }
+    pool.closed.map(|closed| match closed {
+        Closed::Cordoned => Refusal::Cordoned,
+        Closed::Silent => Refusal::Silent,
+        Closed::NotReady => Refusal::NotReady,
+    })
+}
+
+/// The first rule that keeps the request out whatever GPUs the pool has.
+fn unwelcome(request: &Request, id: &PoolId, pool: &Pool) -> Option<Refusal> {
     if !in_affinity(request, id, &pool.labels) {
         return Some(Refusal::NotInAffinity);
     }
@@ -39,23 +80,7 @@ pub(super) fn lasting_refusal(
     if pool.images.as_ref().is_some_and(|patterns| !images_allowed(request, patterns)) {
         return Some(Refusal::ImageNotAllowed);
     }
-    if !pool.takes_batch {
-        return Some(Refusal::TypeNotAllowed);
-    }
-    if possible.is_empty() && !has_model(request, pool) {
-        return Some(Refusal::NoMatchingModel);
-    }
-    if pool.notice_seconds < request.grace_seconds {
-        return Some(Refusal::NoticeTooShort);
-    }
-    if possible.is_empty() {
-        return Some(Refusal::NeverFits);
-    }
-    pool.closed.map(|closed| match closed {
-        Closed::Cordoned => Refusal::Cordoned,
-        Closed::Silent => Refusal::Silent,
-        Closed::NotReady => Refusal::NotReady,
-    })
+    (!pool.takes_batch).then_some(Refusal::TypeNotAllowed)
 }
 
 fn in_affinity(request: &Request, id: &PoolId, labels: &BTreeMap<String, String>) -> bool {
@@ -90,35 +115,70 @@ fn images_allowed(request: &Request, patterns: &[String]) -> bool {
     request.images.iter().all(|image| patterns.iter().any(|pattern| allows(pattern, image)))
 }
 
-/// Whether the pool has a wanted model at all; where any will do, it has.
-fn has_model(request: &Request, pool: &Pool) -> bool {
-    let has = |choice: &ModelChoice| {
-        let replica = replica(request, &choice.model, choice.min_memory);
-        pool.shapes.iter().any(|shape| replica.accepts(&shape.model, shape.gpu_memory))
-    };
-    request.models.is_empty() || request.models.iter().any(has)
-}
-
 fn replica<'a>(request: &Request, model: &'a str, min_memory: Option<u64>) -> Replica<'a> {
     Replica { model, min_memory, need: request.need, size: request.size }
 }
 
-/// The replica on each model that the pool could hold if nothing else ran, most wanted first.
-pub(super) fn possible<'a>(request: &'a Request, pool: &'a Pool) -> Vec<Ranked<'a>> {
-    let on = |rank, model, min_memory| {
-        let replica = replica(request, model, min_memory);
-        let ever = fit::pods_ever(&pool.shapes, &replica);
-        let holds = fit::replicas(ever, pool.offered, &replica) > 0;
-        holds.then_some(Ranked { rank, replica, ever })
-    };
-    if !request.models.is_empty() {
-        let models = request.models.iter().enumerate();
-        return models
-            .filter_map(|(rank, choice)| on(rank, &choice.model, choice.min_memory))
-            .collect();
+/// What the request wishes, most wanted first; none if any model will do: what that can be, only
+/// the pools know.
+pub(super) fn wishes(request: &Request) -> Vec<Wish<'_>> {
+    let models = (0..).zip(&request.models);
+    models
+        .map(|(rank, choice)| {
+            let replica = replica(request, &choice.model, choice.min_memory);
+            Wish { rank, replica }
+        })
+        .collect()
+}
+
+/// Adds the wishes that the pool could grant if nothing else ran, most wanted first. Those that it
+/// teaches of a request that takes any model are added to `wishes`.
+pub(super) fn chances<'a>(
+    request: &'a Request,
+    pool: &'a Pool,
+    wishes: &mut Vec<Wish<'a>>,
+    chances: &mut Vec<Chance>,
+) -> Nodes {
+    let first = chances.len();
+    if request.models.is_empty() {
+        learn(request, pool, wishes);
     }
-    let mut models: Vec<&str> = pool.shapes.iter().map(|shape| shape.model.as_str()).collect();
-    models.sort_unstable();
-    models.dedup();
-    models.into_iter().filter_map(|model| on(0, model, None)).collect()
+    let mut nodes = match request.models.is_empty() {
+        true => Nodes::TooSmall,
+        false => Nodes::OtherModels,
+    };
+    for (place, Wish { replica, .. }) in (0..).zip(&*wishes) {
+        let (accepted, ever) = fit::idle(&pool.shapes, replica);
+        if accepted == Places::default() {
+            continue;
+        }
+        if fit::replicas(ever, pool.offered, replica) > 0 {
+            chances.push(Chance { wish: place, accepted, ever });
+        }
+        nodes = Nodes::TooSmall;
+    }
+    let gpus = replica(request, "", None).gpus();
+    let lent = |pods: u64| pods.saturating_mul(gpus).min(pool.offered).max(1);
+    let chances = &mut chances[first..];
+    if request.models.is_empty() {
+        // All are wanted as much, and of those that leave equal room the first by name is taken.
+        chances.sort_unstable_by_key(|chance| wishes[chance.wish as usize].replica.model);
+        let all = chances.iter().fold(0_u64, |sum, chance| sum.saturating_add(chance.ever));
+        for chance in chances.iter_mut() {
+            chance.ever = all;
+        }
+    }
+    for chance in chances.iter_mut() {
+        chance.ever = lent(chance.ever);
+    }
+    if chances.is_empty() { nodes } else { Nodes::Able }
+}
+
+/// Who takes any model wishes each that there is.
+fn learn<'a>(request: &'a Request, pool: &'a Pool, wishes: &mut Vec<Wish<'a>>) {
+    for shape in &pool.shapes {
+        if wishes.iter().all(|wish| wish.replica.model != shape.model) {
+            wishes.push(Wish { rank: 0, replica: replica(request, &shape.model, None) });
+        }
+    }
 }

@@ -8,13 +8,17 @@ use std::io::Write;
 use clap::Subcommand;
 use serde_json::Value;
 
+pub mod scale;
 mod trace;
 
 pub use trace::Table;
 
 /// What to replay.
 #[derive(Debug, Subcommand)]
-pub enum Protocol {}
+pub enum Protocol {
+    /// How fast placement decides on very many GPUs.
+    Scale(scale::Options),
+}
 
 /// What a run found.
 #[derive(Debug)]
@@ -52,6 +56,17 @@ pub enum Error {
     /// Standard output.
     #[error("print the figures")]
     Print(#[from] std::io::Error),
+}
+
+/// Replays what `protocol` says, and prints what was found: see [`print`].
+///
+/// # Errors
+/// The protocol says which.
+pub fn run(protocol: &Protocol, out: &mut dyn Write, aside: &mut dyn Write) -> Result<(), Error> {
+    let (report, json) = match protocol {
+        Protocol::Scale(options) => (scale::run(options)?, options.json),
+    };
+    print(&report, json, out, aside)
 }
 
 /// Prints the report: with `json` the object on `out` and the table on `aside`, else the table on

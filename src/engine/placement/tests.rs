@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::model::{PoolId, Snapshot};
 use crate::engine::notation::{demand, snapshot};
 
 /// `want` is the pool and model chosen, or the refusal of each pool with its number.
@@ -12,8 +13,7 @@ fn check(asked: &str, pools: &[(&str, &str)], want: &str) {
 
 fn verdict(asked: &str, snapshot: &Snapshot) -> String {
     let (demand, book) = (demand(&format!("job {asked}")), Book::open(snapshot));
-    let able = candidates(&demand.request, &book);
-    match place(&demand, 1, &able, &book) {
+    match Known::default().place(&demand, &book) {
         Verdict::Chosen(choice) => {
             format!("{} {}", book.pool(choice.place).id.pool, choice.replica.model)
         }
@@ -163,8 +163,7 @@ proptest! {
             pools.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect();
         let snapshot = snapshot(&pools, &[]);
         let (demand, book) = (demand(&format!("job {}", asked.join(" "))), Book::open(&snapshot));
-        let able = candidates(&demand.request, &book);
-        match place(&demand, 1, &able, &book) {
+            match Known::default().place(&demand, &book) {
             Verdict::Chosen(choice) => {
                 let pool = book.pool(choice.place).pool;
                 prop_assert!(pool.closed.is_none() && choice.room > 0);
@@ -176,4 +175,179 @@ proptest! {
             }
         }
     }
+}
+
+const ASKED: [&str; 20] = [
+    "",
+    "gpus=2",
+    "gpus=8",
+    "gpus=3 cpu=40000",
+    "size=3",
+    "size=2 gpus=4",
+    "size=5 gpus=8",
+    "size=1024",
+    "models=H100,A100",
+    "models=A100~40,T4",
+    "models=T4 size=2",
+    "in=EU",
+    "in=EU,NO gpus=2",
+    "not=b",
+    "members=a,c gpus=4",
+    "label=zone:n",
+    "tolerate=k gpus=2",
+    "grace=10",
+    "barred=a/x:5 barred=b/y:9",
+    "barred=a/x:5 size=2 barred=c/z:1",
+];
+
+/// Pools of some members with several models and holes.
+fn market() -> impl Strategy<Value = Vec<(String, String)>> {
+    let free = prop::collection::vec((0_u32..9, 1_u32..4, 0_u64..90_000), 0..4);
+    let shape = (prop::sample::select(vec!["A100", "A100~40", "H100", "T4"]), free);
+    let shape = shape.prop_map(|(model, free)| {
+        let groups: Vec<String> =
+            free.iter().map(|(gpus, nodes, milli)| format!("{gpus}x{nodes}/{milli}")).collect();
+        let nodes: u32 = free.iter().map(|(_, nodes, _)| nodes).sum();
+        format!("{model}:8x{nodes}={}", groups.join(","))
+    });
+    let words =
+        vec!["", "in=EU", "in=NO label=zone:n", "taint=k:v", "lend=9", "notice=5", "silent"];
+    let pool = (prop::collection::vec(shape, 1..4), prop::sample::select(words));
+    let pool = pool.prop_map(|(shapes, word)| format!("{} {word} serial=5", shapes.join(" ")));
+    let id = ("[a-d]", "[x-z]").prop_map(|(member, pool)| format!("{member}/{pool}"));
+    prop::collection::vec((id, pool), 0..12)
+}
+
+/// What one step of a round does: who asks, and how the answer is carried out.
+#[derive(Clone, Debug)]
+enum Step {
+    Lease { asks: usize, most: u32 },
+    Reserve { asks: usize },
+    GiveBack { asks: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let asks = 0..ASKED.len();
+    prop_oneof![
+        8 => (asks.clone(), 1_u32..5).prop_map(|(asks, most)| Step::Lease { asks, most }),
+        1 => asks.clone().prop_map(|asks| Step::Reserve { asks }),
+        1 => asks.prop_map(|asks| Step::GiveBack { asks }),
+    ]
+}
+
+proptest! {
+    /// Candidates that are kept up to date say what a look at all pools says, whatever happened.
+    #[test]
+    fn every_verdict_is_that_of_a_look_at_all_pools(
+        pools in market(),
+        steps in prop::collection::vec(step(), 1..60),
+        unanswered in prop::collection::btree_map("[a-d]", UNANSWERED - 3..UNANSWERED + 1, 0..3),
+    ) {
+        let pools: Vec<(&str, &str)> =
+            pools.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect();
+        let mut snapshot = snapshot(&pools, &[]);
+        snapshot.unanswered = unanswered;
+        let demands: Vec<Demand> = ASKED.iter().map(|text| demand(&format!("job {text}"))).collect();
+        let (mut book, mut known) = (Book::open(&snapshot), Known::default());
+        let mut refused = BTreeMap::new();
+        for step in steps {
+            let (Step::Lease { asks, .. } | Step::Reserve { asks } | Step::GiveBack { asks }) = step;
+            let demand = &demands[asks];
+            let want = oracle::place(demand, &book);
+            let choice = match known.place(demand, &book) {
+                Verdict::Chosen(choice) => choice,
+                // What was said once is said again, as long as nothing is given back.
+                Verdict::Refused(refusals) => {
+                    let said = refused.get(&demand.request).filter(|_| demand.barred.is_empty());
+                    prop_assert!(want.is_err());
+                    prop_assert_eq!(Err(&refusals), said.map_or(want.as_ref(), Err));
+                    if demand.barred.is_empty() {
+                        refused.insert(demand.request.clone(), refusals);
+                    }
+                    continue;
+                }
+            };
+            prop_assert_eq!(Ok((choice.place, choice.replica, choice.room)), want);
+            match step {
+                Step::Lease { most, .. } => {
+                    book.send(choice.place);
+                    book.take(choice.place, &choice.replica, most.min(choice.room));
+                }
+                Step::Reserve { .. } => book.take(choice.place, &choice.replica, 1),
+                Step::GiveBack { .. } => {
+                    book.give_back(choice.place, &choice.replica, 1);
+                    refused.clear();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_pool_by_itself_says_what_it_says_among_all(
+        pools in market(),
+        asks in 0..ASKED.len() - 2,
+    ) {
+        let pools: Vec<(&str, &str)> =
+            pools.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect();
+        let (snapshot, demand) = (snapshot(&pools, &[]), demand(&format!("job {}", ASKED[asks])));
+        let book = Book::open(&snapshot);
+        for (left, (_, answer)) in book.pools().iter().zip(answers(&demand, &book)) {
+            let alone = match room_in(&demand.request, left) {
+                Ok((_, room)) => Answer::Fits(room),
+                Err(why) => Answer::Refused(why),
+            };
+            prop_assert_eq!(alone, answer);
+        }
+    }
+}
+
+#[test]
+fn a_pool_without_some_of_its_guests_is_a_supposition() {
+    let facts = snapshot(&[("a", "A100:8x3=2x1")], &[]);
+    let (book, large) = (Book::open(&facts), demand("job gpus=8 size=2"));
+    let mut supposed = book.pool(0).clone();
+    assert_eq!(room_in(&large.request, &supposed).err(), Some(Refusal::TooFewFreeGpus));
+    let whole = |size| Replica { size, model: "A100", min_memory: None, need: large.request.need };
+    supposed.give_back(&whole(1), 1);
+    assert_eq!(room_in(&large.request, &supposed).err(), Some(Refusal::TooFewFreeGpus));
+    supposed.give_back(&whole(1), 1);
+    assert_eq!(room_in(&large.request, &supposed).map(|(_, room)| room), Ok(1));
+    supposed.take(&whole(2), 1);
+    assert_eq!(room_in(&large.request, &supposed).err(), Some(Refusal::TooFewFreeGpus));
+    assert_eq!(answers(&large, &book)[0].1, Answer::Refused(Refusal::TooFewFreeGpus));
+}
+
+#[test]
+fn ten_thousand_pools_and_a_gang_of_a_thousand() {
+    let mut facts = snapshot(&[("large", "A100:8x1024"), ("wide", "A100:16x4")], &[]);
+    for number in 0..10_000 {
+        let id = PoolId { member: format!("m{number:05}"), pool: "pool".into() };
+        facts.pools.insert(id, crate::engine::notation::pool("A100:8x125=7x20,3x5"));
+    }
+    assert_eq!(verdict("gpus=8 size=1024", &facts), "large A100");
+    assert_eq!(verdict("gpus=16 size=4", &facts), "wide A100");
+    assert_eq!(verdict("gpus=16 size=5", &facts), "NeverFits:10002");
+}
+
+#[test]
+fn sixty_four_shapes_and_counts_at_their_limits() {
+    let shapes: Vec<String> =
+        (0..64).map(|number| format!("M{number:02}:8x2={}x1", number % 8)).collect();
+    check("gpus=7", &[("a", &shapes.join(" "))], "a M07");
+    check("models=M63,M01", &[("a", &shapes.join(" "))], "a M63");
+    let mut facts = snapshot(&[("a", "A100:8x1"), ("b", "A100:8x1")], &[]);
+    let absurd = facts.pools.values_mut().next().unwrap();
+    (absurd.offered, absurd.lendable) = (u64::MAX, u64::MAX);
+    let shape = &mut absurd.shapes[0];
+    (shape.gpus_per_node, shape.nodes) = (u32::MAX, u32::MAX);
+    let free = &mut shape.free[0];
+    (free.gpus, free.nodes, free.milli_cpu, free.memory) = (u32::MAX, u32::MAX, u64::MAX, u64::MAX);
+    shape.free = vec![shape.free[0]; 3];
+    assert_eq!(verdict("", &facts), "a A100");
+    assert_eq!(verdict("gpus=4294967295 size=4294967295 cpu=0", &facts), "a A100");
+    let (most, mut book) = (demand("job cpu=0"), Book::open(&facts));
+    let (replica, room) = room_in(&most.request, book.pool(0)).unwrap();
+    book.take(0, &replica, room);
+    book.give_back(0, &replica, u32::MAX);
+    assert!(room_in(&most.request, book.pool(0)).is_ok());
 }

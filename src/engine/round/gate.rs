@@ -119,7 +119,7 @@ impl<'a> Round<'a> {
             return Waiting::NoPool { refusals: first };
         }
         let request = &*demand.request;
-        match self.ask(demand, request, 1) {
+        match self.known.place_as(demand, request, &self.book) {
             super::Verdict::Refused(refusals) => Waiting::NoPool { refusals },
             // A model is free that the quota does not allow any more.
             super::Verdict::Chosen(choice) => {

@@ -1,4 +1,7 @@
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::engine::model::Refusal;
 use crate::engine::model::{JobId, Queue};
 use crate::engine::notation::{demand, snapshot};
 use crate::engine::placement::UNANSWERED;
@@ -60,7 +63,7 @@ fn an_array_is_dealt_over_pools_in_few_leases() {
     check(
         &[("a", "A100:8x4"), ("b", "A100:8x2")],
         &["job x24"],
-        &["job a A100 0-17", "job b A100 18-23"],
+        &["job a A100 0-14", "job b A100 15-23"],
     );
     check(&[("a", "A100:8x1")], &["job #2,5-9,40"], &["job a A100 2,5-9,40"]);
     check(

@@ -1,0 +1,249 @@
+//! What a round learnt of the requests that it decided on: which pools may take them, and how well.
+
+use std::collections::BTreeMap;
+
+use super::book::{Book, WORD};
+use super::order::{Kind, Order};
+use super::{Choice, Fits, Score, Verdict, cost, fitting, shortage};
+use crate::engine::fit::Replica;
+use crate::engine::model::{Demand, Refusal, Request};
+use crate::engine::rules::{Wish, lasting_refusal};
+
+/// Pools of all orders that are kept at once, each at about 64 bytes: 64 MiB.
+const KEPT: usize = 1 << 20;
+
+/// Pools that no lasting rule keeps from a request, and how many are kept from it, by reason.
+#[derive(Clone, Debug)]
+struct Candidates<'a> {
+    wishes: Vec<Wish<'a>>,
+    order: usize,
+    /// A bit for each place.
+    able: Vec<u64>,
+    /// By place: see [`cost`]. Empty if it is the same everywhere.
+    costs: Vec<u64>,
+    refusals: BTreeMap<Refusal, u32>,
+    /// The last answer of all pools if none took it, and after how many gifts to the book that was.
+    /// What is left only falls between them, so until the next one no pool will take it.
+    refused: Option<(usize, BTreeMap<Refusal, u32>)>,
+}
+
+/// Which pools may take which request, and how well each takes replicas of its kind.
+///
+/// Many requests differ in filters, CPU and memory alone: they share one order. So a decision reads
+/// the standings of the able pools, one after another in a flat list, and looks at the nodes of few.
+///
+/// Why not a sorted set for each request: some hundred requests would each have to move the pools
+/// that changed, which took ten times as long over a thousand pools.
+#[derive(Debug, Default)]
+pub struct Known<'a> {
+    requests: BTreeMap<&'a Request, usize>,
+    candidates: Vec<Candidates<'a>>,
+    kinds: BTreeMap<Kind<'a>, usize>,
+    orders: Vec<Order<'a>>,
+}
+
+impl<'a> Known<'a> {
+    /// Picks the pool for the next replica of `demand`.
+    ///
+    /// Guarantees: the chosen pool breaks no rule of [`Refusal`], and `room` replicas can be taken
+    /// there. Assumes that `book` is the same one each time.
+    #[must_use]
+    pub fn place(&mut self, demand: &'a Demand, book: &Book<'a>) -> Verdict<'a> {
+        self.place_as(demand, &demand.request, book)
+    }
+
+    /// The same with `request` in place of its own.
+    #[must_use]
+    pub fn place_as(
+        &mut self,
+        demand: &'a Demand,
+        request: &'a Request,
+        book: &Book<'a>,
+    ) -> Verdict<'a> {
+        let known = self.number(request, book);
+        let candidates = &mut self.candidates[known];
+        let told = candidates.refused.as_ref().filter(|_| demand.barred.is_empty());
+        if let Some((_, refusals)) = told.filter(|(gifts, _)| *gifts == book.gifts()) {
+            return Verdict::Refused(refusals.clone());
+        }
+        let order = &mut self.orders[candidates.order];
+        order.catch_up(book);
+        let asking = Asking { demand, candidates, order, book };
+        if let Some(choice) = asking.best() {
+            return Verdict::Chosen(choice);
+        }
+        let refusals = asking.refusals();
+        if demand.barred.is_empty() {
+            candidates.refused = Some((book.gifts(), refusals.clone()));
+        }
+        Verdict::Refused(refusals)
+    }
+
+    /// The replica on each model in each pool that could take the request at some time, in the order
+    /// of ids.
+    #[must_use]
+    pub fn able(&mut self, request: &'a Request, book: &Book<'a>) -> Vec<(usize, Replica<'a>)> {
+        let known = self.number(request, book);
+        let candidates = &self.candidates[known];
+        let order = &self.orders[candidates.order];
+        let on = |place: usize| {
+            let chances = order.chances(place).iter();
+            chances.map(move |chance| (place, candidates.wishes[chance.wish as usize].replica))
+        };
+        bits(&candidates.able).flat_map(on).collect()
+    }
+
+    fn number(&mut self, request: &'a Request, book: &Book<'a>) -> usize {
+        let known = self.requests.get(request).copied();
+        known.unwrap_or_else(|| self.learn(request, book))
+    }
+
+    /// Finds the candidates of `request`. Everything is forgotten when it grows too large: thousands
+    /// of different requests over thousands of pools would not fit in memory.
+    fn learn(&mut self, request: &'a Request, book: &Book<'a>) -> usize {
+        let pools = book.pools().len();
+        // The bits of a request are a hundredth of an order.
+        let kept = (self.orders.len() + self.candidates.len() / 100).saturating_mul(pools);
+        if kept > KEPT {
+            *self = Self::default();
+        }
+        let order = *self.kinds.entry(Kind::of(request)).or_insert_with(|| {
+            self.orders.push(Order::of(request, book));
+            self.orders.len() - 1
+        });
+        let candidates = candidates(request, order, &self.orders[order], book);
+        self.candidates.push(candidates);
+        self.requests.insert(request, self.candidates.len() - 1);
+        self.candidates.len() - 1
+    }
+}
+
+fn candidates<'a>(
+    request: &'a Request,
+    place_of_order: usize,
+    order: &Order<'a>,
+    book: &Book<'a>,
+) -> Candidates<'a> {
+    let mut able = vec![0; book.pools().len().div_ceil(WORD)];
+    let mut costs = Vec::with_capacity(book.pools().len());
+    let mut refusals = BTreeMap::new();
+    for (place, left) in book.pools().iter().enumerate() {
+        costs.push(cost(request, left));
+        match lasting_refusal(request, (left.id, left.pool), order.nodes(place)) {
+            Some(why) => *refusals.entry(why).or_default() += 1,
+            None => able[place / WORD] |= 1 << (place % WORD),
+        }
+    }
+    if costs.iter().all(|cost| *cost == costs[0]) {
+        costs = Vec::new();
+    }
+    Candidates {
+        wishes: order.wishes_of(request),
+        order: place_of_order,
+        able,
+        costs,
+        refusals,
+        refused: None,
+    }
+}
+
+/// One demand and what is known of its request.
+struct Asking<'r, 'a> {
+    demand: &'a Demand,
+    candidates: &'r Candidates<'a>,
+    order: &'r Order<'a>,
+    book: &'r Book<'a>,
+}
+
+impl<'a> Asking<'_, 'a> {
+    /// The best pool of all.
+    fn best(&self) -> Option<Choice<'a>> {
+        let mut left = self.open();
+        let mut best: Option<(Score, usize, Fits<'a>)> = None;
+        while let Some((bound, place)) = self.least(&left) {
+            if best.as_ref().is_some_and(|(least, at, _)| (*least, *at) < (bound, place)) {
+                break;
+            }
+            left[place / WORD] &= !(1 << (place % WORD));
+            let Some((score, fits)) = self.score(place) else { continue };
+            if best.as_ref().is_none_or(|(least, at, _)| (score, place) < (*least, *at)) {
+                best = Some((score, place, fits));
+            }
+            if score == bound {
+                break;
+            }
+        }
+        let (_, place, fits) = best?;
+        Some(Choice { place, replica: fits.wish.replica, room: fits.room })
+    }
+
+    /// The places of pools that may take the demand now, room apart.
+    fn open(&self) -> Vec<u64> {
+        let words = self.candidates.able.iter().zip(self.book.answering());
+        let mut open: Vec<u64> = words.map(|(able, answering)| able & answering).collect();
+        for place in self.demand.barred.keys().filter_map(|id| self.book.place_of(id)) {
+            let left = self.book.pool(place);
+            if self.demand.is_barred(left.id, left.pool) {
+                open[place / WORD] &= !(1 << (place % WORD));
+            }
+        }
+        open
+    }
+
+    /// The place that would be best if each took the most wanted model that it has free.
+    fn least(&self, places: &[u64]) -> Option<(Score, usize)> {
+        let standings = self.order.standings();
+        let mut best: Option<(Score, usize)> = None;
+        for place in bits(places) {
+            let Some(standing) = standings[place] else { continue };
+            let (rank, tightness) = (standing.rank, standing.tightness);
+            let score = Score { rank, cost: self.cost(place), tightness };
+            // Places rise with ids, so of equal scores the first one has the lowest id.
+            if best.is_none_or(|(least, _)| score < least) {
+                best = Some((score, place));
+            }
+        }
+        best
+    }
+
+    fn cost(&self, place: usize) -> u64 {
+        self.candidates.costs.get(place).copied().unwrap_or(0)
+    }
+
+    /// What of the pool the demand gets, and how good that is.
+    fn score(&self, place: usize) -> Option<(Score, Fits<'a>)> {
+        let left = self.book.pool(place);
+        let fits = fitting(left, &self.candidates.wishes, self.order.chances(place))?;
+        let standing = self.order.standing_at(fits.wish.rank, place, self.book)?;
+        let score =
+            Score { rank: standing.rank, cost: self.cost(place), tightness: standing.tightness };
+        Some((score, fits))
+    }
+
+    /// Why each pool takes nothing, once it is known that none does.
+    fn refusals(&self) -> BTreeMap<Refusal, u32> {
+        let mut refusals = self.candidates.refusals.clone();
+        for place in bits(&self.candidates.able) {
+            let left = self.book.pool(place);
+            let why = match () {
+                () if self.demand.is_barred(left.id, left.pool) => Refusal::Refused,
+                () if self.book.answers(place) == 0 => Refusal::TooManyUnanswered,
+                () => shortage(left, &self.candidates.wishes, self.order.chances(place)),
+            };
+            *refusals.entry(why).or_default() += 1;
+        }
+        refusals
+    }
+}
+
+/// The places whose bits are set, rising.
+fn bits(words: &[u64]) -> impl Iterator<Item = usize> {
+    words.iter().enumerate().flat_map(|(word, bits)| {
+        let mut left = *bits;
+        std::iter::from_fn(move || {
+            let bit = (left != 0).then(|| left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(word * WORD + bit)
+        })
+    })
+}

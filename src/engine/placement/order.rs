@@ -1,0 +1,181 @@
+//! How well each pool takes replicas of one kind, whoever asks for them.
+//!
+//! Invariant: it stands as it did after `seen` changes of its book. Pools that changed later are
+//! judged again when the next demand asks, and only those whose change could matter: over a thousand
+//! pools that is the difference between a look at all their nodes and a look at a few.
+
+use super::book::Book;
+use super::{Tightness, compared, fitting, fitting_as, tightness};
+use crate::engine::fit::{self, Found, Moved, Places, Replica};
+use crate::engine::model::{ModelChoice, PodNeed, Request};
+use crate::engine::rules::{Chance, Nodes, Wish, chances, wishes};
+
+/// What requests have in common that share an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Kind<'a> {
+    models: &'a [ModelChoice],
+    need: PodNeed,
+    size: u32,
+}
+
+/// How well a pool takes the most wanted model that it has free. Of requests that share the order
+/// some find a less wanted one alone, as they need more CPU or memory: for them it is a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Standing {
+    pub(super) rank: u32,
+    pub(super) tightness: Tightness,
+}
+
+/// All pools, as replicas of one kind find them.
+#[derive(Clone, Debug)]
+pub(super) struct Order<'a> {
+    wishes: Vec<Wish<'a>>,
+    chances: Vec<Chance>,
+    /// Where the chances of the pool at a place begin; they end where those of the next one begin.
+    first: Vec<usize>,
+    /// What the nodes of each pool are to such replicas, and which shapes these look at.
+    nodes: Vec<(Nodes, Places)>,
+    /// Of kinds of one pod, how many of them each chance finds.
+    pods: Vec<u64>,
+    standings: Vec<Option<Standing>>,
+    /// After how many changes each pool was judged.
+    judged: Vec<usize>,
+    seen: usize,
+}
+
+impl<'a> Kind<'a> {
+    pub(super) fn of(request: &'a Request) -> Self {
+        let bare = Replica { model: "", min_memory: None, need: request.need, size: request.size };
+        Self { models: &request.models, need: compared(bare).need, size: request.size }
+    }
+}
+
+impl<'a> Order<'a> {
+    /// The order for all requests of the kind of this one.
+    pub(super) fn of(request: &'a Request, book: &Book<'a>) -> Self {
+        let pools = book.pools();
+        let (mut wishes, mut held) = (wishes(request), Vec::with_capacity(pools.len()));
+        let mut first = Vec::with_capacity(pools.len() + 1);
+        let mut nodes = Vec::with_capacity(pools.len());
+        for left in pools {
+            let begin = held.len();
+            let what = chances(request, left.pool, &mut wishes, &mut held);
+            let shapes = held[begin..].iter().map(|chance| chance.accepted);
+            nodes.push((what, shapes.fold(Places::default(), Places::or)));
+            first.push(begin);
+        }
+        first.push(held.len());
+        for wish in &mut wishes {
+            wish.replica = compared(wish.replica);
+        }
+        let (seen, places) = (book.changes(), pools.len());
+        let mut order = Self {
+            wishes,
+            chances: held,
+            first,
+            nodes,
+            pods: Vec::new(),
+            standings: Vec::new(),
+            judged: vec![seen; places],
+            seen,
+        };
+        order.pods = vec![0; order.chances.len()];
+        order.standings = (0..places).map(|place| order.judge(place, book)).collect();
+        order
+    }
+
+    /// Judges again what changed.
+    pub(super) fn catch_up(&mut self, book: &Book) {
+        let Some(need) = self.wishes.first().map(|wish| wish.replica.need.gpus) else { return };
+        for (at, change) in book.changes_since(self.seen) {
+            let place = change.place;
+            // A node with fewer free GPUs than a pod needs did not count before, nor does it now.
+            let looked_at = self.nodes[place].1.meet(change.shapes);
+            if !looked_at || change.gpus < need || self.judged[place] > at {
+                continue;
+            }
+            self.standings[place] = match change.moved.and_then(|moved| self.count(place, moved)) {
+                Some(()) => self.standing(place, book),
+                None => {
+                    self.judged[place] = book.changes();
+                    self.judge(place, book)
+                }
+            };
+        }
+        self.seen = book.changes();
+    }
+
+    /// How the pool stands now, from a look at its nodes; `None` if nothing of the kind fits there.
+    fn judge(&mut self, place: usize, book: &Book) -> Option<Standing> {
+        let left = book.pool(place);
+        if self.wishes.first()?.replica.size > 1 {
+            let fits = fitting(left, &self.wishes, self.chances(place))?;
+            return Some(Standing { rank: fits.wish.rank, tightness: tightness(left, &fits) });
+        }
+        for chance in self.first[place]..self.first[place + 1] {
+            let Chance { wish, accepted, .. } = self.chances[chance];
+            let replica = &self.wishes[wish as usize].replica;
+            self.pods[chance] = fit::find(&left.shapes, accepted, replica).pods;
+        }
+        self.standing(place, book)
+    }
+
+    /// Counts what became of one group of nodes, which spares a look at all of them; `None` if that
+    /// does not do. A pod that needs GPUs alone makes this exact.
+    fn count(&mut self, place: usize, moved: Moved) -> Option<()> {
+        let Replica { need, size, .. } = self.wishes.first()?.replica;
+        let chances = self.first[place]..self.first[place + 1];
+        // Counts of such a size may have stopped at the largest number.
+        let absurd = |pods: &u64| *pods >= u64::from(u32::MAX);
+        if size > 1 || self.pods[chances.clone()].iter().any(absurd) {
+            return None;
+        }
+        for chance in chances {
+            let lost = moved.pods_lost(self.chances[chance].accepted, need.gpus)?;
+            self.pods[chance] = self.pods[chance].saturating_sub(lost);
+        }
+        Some(())
+    }
+
+    /// How the pool stands now, by the pods that are counted.
+    fn standing(&self, place: usize, book: &Book) -> Option<Standing> {
+        let (left, pods) = (book.pool(place), &self.pods[self.first[place]..]);
+        let find = |chance: usize, _, _: &Replica| Found { pods: pods[chance], one_node: None };
+        let fits = fitting_as(left, &self.wishes, self.chances(place), find)?;
+        Some(Standing { rank: fits.wish.rank, tightness: tightness(left, &fits) })
+    }
+
+    /// How the pool stands for those who find there the wishes of `rank` alone.
+    pub(super) fn standing_at(&self, rank: u32, place: usize, book: &Book) -> Option<Standing> {
+        let standing = self.standings[place].filter(|standing| standing.rank == rank);
+        standing.or_else(|| {
+            let of_rank = |chance: &&Chance| self.wishes[chance.wish as usize].rank == rank;
+            let chances: Vec<Chance> =
+                self.chances(place).iter().filter(of_rank).copied().collect();
+            let left = book.pool(place);
+            let fits = fitting(left, &self.wishes, &chances)?;
+            Some(Standing { rank, tightness: tightness(left, &fits) })
+        })
+    }
+
+    pub(super) fn standings(&self) -> &[Option<Standing>] {
+        &self.standings
+    }
+
+    pub(super) fn chances(&self, place: usize) -> &[Chance] {
+        &self.chances[self.first[place]..self.first[place + 1]]
+    }
+
+    pub(super) fn nodes(&self, place: usize) -> Nodes {
+        self.nodes[place].0
+    }
+
+    /// The wishes of a request of this kind, with all that it needs.
+    pub(super) fn wishes_of(&self, request: &Request) -> Vec<Wish<'a>> {
+        let mut wishes = self.wishes.clone();
+        for wish in &mut wishes {
+            wish.replica.need = request.need;
+        }
+        wishes
+    }
+}
