@@ -15,3 +15,4 @@ pub mod outlook;
 pub mod placement;
 pub mod round;
 pub mod rules;
+pub mod survival;

@@ -8,13 +8,27 @@ use std::io::Write;
 use clap::Subcommand;
 use serde_json::Value;
 
+pub mod harvest;
 mod trace;
 
 pub use trace::Table;
 
 /// What to replay.
 #[derive(Debug, Subcommand)]
-pub enum Protocol {}
+pub enum Protocol {
+    /// Guests on what owners leave idle, minute by minute (P3).
+    Harvest(harvest::Options),
+}
+
+/// Replays `protocol` and prints what it found.
+///
+/// # Errors
+/// A file or a flag makes no sense, or the figures cannot be printed.
+pub fn run(protocol: &Protocol, out: &mut dyn Write, aside: &mut dyn Write) -> Result<(), Error> {
+    match protocol {
+        Protocol::Harvest(options) => print(&harvest::run(options)?, options.json, out, aside),
+    }
+}
 
 /// What a run found.
 #[derive(Debug)]
