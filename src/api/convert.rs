@@ -18,6 +18,7 @@ use crate::engine::model::{Epoch, Free, LabelRule, ModelChoice, PodNeed, Pool, R
 
 pub mod explanation;
 pub mod record;
+pub mod survival;
 pub mod taints;
 
 /// Characters of a member's message that are kept.
@@ -130,6 +131,7 @@ fn request(job: &GpuJob, template: &Value) -> Request {
         residency: spec.data.as_ref().map(|data| data.residency.iter().cloned().collect()),
         images: template::images(template),
         grace_seconds: u64::try_from(template::grace_seconds(template)).unwrap_or(0),
+        running_seconds: spec.max_running_seconds.and_then(|limit| u64::try_from(limit).ok()),
         ..Request::default()
     }
 }
@@ -237,6 +239,7 @@ pub fn pool(pool: &GpuPool, member: &MemberCluster) -> Pool {
         serial: status.serial,
         offered: u64::try_from(status.gpus.offered).unwrap_or(0),
         lendable: u64::try_from(status.gpus.free).unwrap_or(0),
+        survival: survival::survival(&status),
         shapes: status.shapes.iter().map(shape).collect(),
     }
 }

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::indexes::Indexes;
+use super::survival::Survival;
 
 /// UID of a job on its hub: a new job of the same name is another job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -171,6 +172,8 @@ pub struct Request {
     pub images: BTreeSet<String>,
     /// Seconds between notice and kill that it needs.
     pub grace_seconds: u64,
+    /// Longest that it may run, in seconds; `None` = its user sets no limit.
+    pub running_seconds: Option<u64>,
 }
 
 /// What one job wants placed now.
@@ -219,6 +222,8 @@ pub struct Pool {
     pub offered: u64,
     /// GPUs that guests may still take, by `maxGpus` and the reserve.
     pub lendable: u64,
+    /// How long its idle GPUs stay idle.
+    pub survival: Survival,
     /// What is free.
     pub shapes: Vec<Shape>,
 }

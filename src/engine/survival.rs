@@ -25,6 +25,10 @@ pub const SPANS: [u64; 9] = [600, 1200, 2400, 4800, 9600, 19_200, 38_400, 76_800
 pub const CERTAIN: u32 = 1_000_000;
 /// Most that [`Survival::loss_ppm`] says: a guest that wastes a hundred times what it keeps.
 pub const MOST_LOSS: u64 = 100_000_000;
+/// How long a guest is thought to run whose user does not say, in seconds: 8 hours.
+pub const USUAL: u64 = 28_800;
+/// What a restart is thought to cost a guest, in seconds: to pull, to start and to load.
+pub const RESTART: u64 = 300;
 /// Longest run that is judged, in seconds; a longer one is judged as this: a year.
 const LONGEST: u64 = 31_536_000;
 
@@ -92,11 +96,11 @@ impl Survival {
     pub fn loss_ppm(&self, gpus: u64, seconds: u64, checkpoint: u64, restart: u64) -> u64 {
         let seconds = seconds.clamp(1, LONGEST);
         let certain = u128::from(CERTAIN);
-        let finishes = u128::from(self.chance(gpus, seconds));
+        let chance = u128::from(self.chance(gpus, seconds));
         // Seconds in millionths, so that nothing is rounded before the end.
-        let finished = finishes * u128::from(seconds);
+        let finished = chance * u128::from(seconds);
         let unfinished = self.held(gpus, seconds).saturating_sub(finished);
-        let evicted = certain - finishes;
+        let evicted = certain - chance;
         let lost = match checkpoint {
             0 => unfinished,
             _ => unfinished.min(evicted * u128::from(checkpoint.min(LONGEST)) / 2),

@@ -19,7 +19,7 @@ use replay::{Guests, Tally, most_finished, replay};
 /// The rows of the published table: GPUs and minutes of a guest.
 const ROWS: [(u32, u64); 7] = [(1, 30), (1, 120), (1, 480), (4, 120), (8, 30), (8, 120), (8, 480)];
 /// Longest guest: a week, in minutes.
-const LONGEST: u64 = 10_080;
+const LONGEST: f64 = 10_080.0;
 
 /// Who decides what starts and what is evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -94,7 +94,7 @@ pub fn run(options: &Options) -> Result<Report, Error> {
 )]
 fn minutes(hours: f64) -> Result<u64, Error> {
     let minutes = (hours * 60.0).round();
-    if !(1.0..=LONGEST as f64).contains(&minutes) {
+    if !(1.0..=LONGEST).contains(&minutes) {
         return Err(Error::Flags(format!("--hours {hours}: a guest runs a minute to a week")));
     }
     Ok(minutes as u64)

@@ -85,7 +85,9 @@ pub(super) fn replay(idle: &[u32], guests: &Guests, policy: Policy) -> Tally {
             running.push(0);
             tally.started += 1;
         }
-        running.iter_mut().for_each(|ran| *ran += 1);
+        for ran in &mut running {
+            *ran += 1;
+        }
     }
     tally.finished += running.iter().filter(|ran| **ran >= guests.minutes).count() as u64;
     tally.unfinished = running.iter().filter(|ran| **ran < guests.minutes).sum();
