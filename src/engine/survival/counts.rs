@@ -14,13 +14,14 @@ const PRIOR_CLASS: usize = 7;
 /// Largest count: far above what a member can see in weeks, far below an overflow.
 pub(super) const MOST: u64 = 1 << 53;
 /// One, as chances are reckoned with inside.
-pub(super) const ONE: u64 = 1 << 32;
+pub(super) const ONE: u64 = 1 << BITS;
+const BITS: u32 = 32;
 /// Longest time that is judged in minutes: a week.
 pub(super) const LONGEST: u64 = 10_080;
 /// Lost work costs the power that it took: a twentieth of the worth of useful work.
 const POWER: u64 = 20;
 /// Longest piece of time whose evictions are taken for even.
-const PIECE: u64 = 256;
+const PIECE: u64 = 1024;
 
 /// What was counted for one size, by class of age, in thousandths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,7 +125,7 @@ pub(super) fn class(age: u64) -> usize {
 
 /// The product of two chances.
 fn times(a: u64, b: u64) -> u64 {
-    u64::try_from(u128::from(a) * u128::from(b) / u128::from(ONE)).unwrap_or(ONE)
+    u64::try_from((u128::from(a) * u128::from(b)) >> BITS).unwrap_or(ONE)
 }
 
 /// The chance to pass `minutes` of which each is passed with the chance `one`.

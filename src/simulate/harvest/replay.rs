@@ -69,6 +69,7 @@ pub(super) fn replay(idle: &[u32], guests: &Guests, policy: Policy) -> Tally {
     let (mut tally, mut history) = (Tally::default(), History::default());
     // How long each guest has run, the oldest first.
     let mut running: Vec<u64> = Vec::new();
+    let mut waits = Waits::default();
     for (minute, free) in (0..).zip(idle) {
         let before = running.len();
         running.retain(|ran| *ran < guests.minutes);
@@ -81,7 +82,7 @@ pub(super) fn replay(idle: &[u32], guests: &Guests, policy: Policy) -> Tally {
             tally.useful += ran - guests.unsaved(ran);
         }
         history.observe(minute, (*free).into());
-        while running.len() < room && starts(&history, running.len(), guests, policy) {
+        while running.len() < room && waits.is_over(&history, running.len(), guests, policy) {
             running.push(0);
             tally.started += 1;
         }
@@ -107,15 +108,32 @@ fn victim(running: &[u64], guests: &Guests, policy: Policy) -> usize {
     }
 }
 
-/// Whether one more guest starts beside `running` others.
-fn starts(history: &History, running: usize, guests: &Guests, policy: Policy) -> bool {
-    let wanted = (running as u64 + 1) * u64::from(guests.gpus);
-    match policy {
-        Policy::Greedy => true,
-        Policy::Default => {
-            let age = history.age(wanted).unwrap_or(0);
-            history.put_off(&guests.guest(), age).is_none()
+/// A start that was put off: beside how many others, and until which minute.
+#[derive(Debug, Default)]
+struct Waits(Option<(usize, i64)>);
+
+impl Waits {
+    /// Whether one more guest starts beside `running` others. What was put off is judged again when
+    /// its time has come, or when it would get other GPUs.
+    fn is_over(
+        &mut self,
+        history: &History,
+        running: usize,
+        guests: &Guests,
+        policy: Policy,
+    ) -> bool {
+        if policy == Policy::Greedy {
+            return true;
         }
+        let wanted = (running as u64 + 1) * u64::from(guests.gpus);
+        let (minute, age) = (history.seen().unwrap_or(0), history.age(wanted).unwrap_or(0));
+        let waits = |(beside, until): &(usize, i64)| *beside == running && minute < *until;
+        if age > 0 && self.0.as_ref().is_some_and(waits) {
+            return false;
+        }
+        let put_off = history.put_off(&guests.guest(), age);
+        self.0 = put_off.map(|wait| (running, minute.saturating_add_unsigned(wait)));
+        put_off.is_none()
     }
 }
 

@@ -77,22 +77,6 @@ fn what_a_minute_holds_is_counted_whole() {
 }
 
 #[test]
-fn no_minute_that_is_still_to_come_decides() {
-    let idle = trace();
-    for member in &idle {
-        let (start, whole) = (&member[..10_000], &member[..]);
-        let mut turned = start.to_vec();
-        turned.extend(whole[10_000..].iter().rev());
-        // The same ten thousand minutes, whatever follows them, give the same starts.
-        let guests = guests(8, 480, 10);
-        let short = replay(start, &guests, Policy::Default);
-        let after = |all: &[u32]| replay(&all[..10_000], &guests, Policy::Default);
-        assert_eq!(short, after(whole));
-        assert_eq!(short, after(&turned));
-    }
-}
-
-#[test]
 fn hours_may_be_fractions_and_nonsense_is_refused() {
     for (hours, expected) in [(0.5, 30), (8.0, 480), (0.25, 15)] {
         assert_eq!(minutes(hours).unwrap(), expected);
