@@ -48,7 +48,10 @@ pub struct Guest {
 impl Counts {
     /// Counts that `blocks` were watched while they aged from one age to another.
     pub(super) fn watch(&mut self, (from, to): (u64, u64), blocks: u64) {
-        for (place, minutes) in self.minutes.iter_mut().enumerate() {
+        for (place, minutes) in self.minutes.iter_mut().enumerate().skip(class(from)) {
+            if AGES[place] >= to {
+                return;
+            }
             let until = AGES.get(place + 1).copied().unwrap_or(u64::MAX);
             let passed = to.min(until).saturating_sub(from.max(AGES[place]));
             let passed = passed.saturating_mul(blocks).saturating_mul(MILLI);

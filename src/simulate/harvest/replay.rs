@@ -81,7 +81,9 @@ pub(super) fn replay(idle: &[u32], guests: &Guests, policy: Policy) -> Tally {
             tally.wasted += guests.unsaved(ran);
             tally.useful += ran - guests.unsaved(ran);
         }
-        history.observe(minute, (*free).into());
+        if policy == Policy::Default {
+            history.observe(minute, (*free).into());
+        }
         while running.len() < room && waits.is_over(&history, running.len(), guests, policy) {
             running.push(0);
             tally.started += 1;
