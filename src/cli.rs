@@ -45,6 +45,10 @@ pub enum Verb {
     ///
     /// Example: idlewild sandbox up --members 3
     Sandbox(SandboxArgs),
+    /// Replays a trace through the engine in virtual time, and prints figures.
+    ///
+    /// Example: idlewild simulate scale --jobs 100000
+    Simulate(SimulateArgs),
     /// Prints the custom resource definitions.
     ///
     /// Example: idlewild crds --side hub | kubectl apply --server-side --force-conflicts -f -
@@ -240,6 +244,14 @@ pub enum SandboxAct {
         #[arg(long)]
         keep: bool,
     },
+}
+
+/// Flags of `simulate`.
+#[derive(Args, Debug)]
+pub struct SimulateArgs {
+    /// What to replay.
+    #[command(subcommand)]
+    pub protocol: crate::simulate::Protocol,
 }
 
 /// Flags of `crds`.

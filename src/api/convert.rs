@@ -18,8 +18,11 @@ use crate::engine::model::{Epoch, Free, LabelRule, ModelChoice, PodNeed, Pool, R
 
 pub mod explanation;
 pub mod record;
+pub mod survival;
 pub mod taints;
 
+/// What every pool asks until owners name prices: one unit of the hub's currency.
+const ASK: u64 = 1_000_000;
 /// Characters of a member's message that are kept.
 const WORDS: usize = 256;
 
@@ -130,6 +133,7 @@ fn request(job: &GpuJob, template: &Value) -> Request {
         residency: spec.data.as_ref().map(|data| data.residency.iter().cloned().collect()),
         images: template::images(template),
         grace_seconds: u64::try_from(template::grace_seconds(template)).unwrap_or(0),
+        running_seconds: spec.max_running_seconds.and_then(|limit| u64::try_from(limit).ok()),
         ..Request::default()
     }
 }
@@ -238,6 +242,8 @@ pub fn pool(pool: &GpuPool, member: &MemberCluster) -> Pool {
         serial: status.serial,
         offered: u64::try_from(status.gpus.offered).unwrap_or(0),
         lendable: u64::try_from(status.gpus.free).unwrap_or(0),
+        survival: survival::survival(&status),
+        ask: ASK,
         shapes: status.shapes.iter().map(shape).collect(),
     }
 }

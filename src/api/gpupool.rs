@@ -1,7 +1,7 @@
 //! `GpuPool`: what an owner lends, to whom and when; the agent copies it to each hub.
 
 use k8s_openapi::api::core::v1::Toleration;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,12 @@ pub const MAX_FREE: usize = 64;
 pub const MAX_HUBS: usize = 64;
 /// Most reasons for which nodes are not lent.
 pub const MAX_REASONS: usize = 32;
+/// Sizes of blocks of GPUs that a history tells apart: 1, 2, 4 … 128.
+pub const MAX_SIZES: usize = 8;
+/// Spans of time for which a chance is told: 10 minutes doubling to 21 hours 20 minutes, and a day.
+pub const MAX_SPANS: usize = 9;
+/// Ages of blocks that a history tells apart: 0, 1, 2, 4 … 1024 minutes.
+pub const MAX_AGES: usize = 12;
 /// Most characters of a model, a memory, an architecture or a member's name.
 pub const MAX_NAME: usize = 63;
 /// Most characters of all models, joined.
@@ -234,6 +240,14 @@ pub struct GpuPoolStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_REASONS))]
     pub not_lent: Vec<NotLent>,
+    /// The chances that GPUs which are idle now stay idle, by how many; learnt from what the owner did
+    /// in the last weeks. Absent sizes are unknown. Changes at most every 10 minutes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_SIZES))]
+    pub survival: Vec<SizeSurvival>,
+    /// What the chances are learnt from; the agent's memory and the owner's eyes only, no hub sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_history: Option<IdleHistory>,
     /// What the columns print.
     #[serde(default)]
     pub summary: PoolSummary,
@@ -310,6 +324,43 @@ pub struct HubGpus {
     /// GPUs of the pool that its guests hold or are promised.
     #[schemars(range(min = 0))]
     pub gpus: i64,
+}
+
+/// How long so many idle GPUs stay idle.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+pub struct SizeSurvival {
+    /// GPUs: 1, 2, 4 … 128.
+    #[schemars(range(min = 1))]
+    pub gpus: i32,
+    /// Chances in millionths that they stay idle for 10, 20, 40, 80, 160, 320, 640, 1280 and 1440
+    /// minutes.
+    #[schemars(length(max = MAX_SPANS), inner(range(min = 0, max = 1_000_000)))]
+    pub chances: Vec<i32>,
+}
+
+/// What was seen of idle GPUs, fading with a half-life of four weeks.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+pub struct IdleHistory {
+    /// Seen up to this time.
+    pub until: Time,
+    /// Counts by number of GPUs.
+    #[schemars(length(max = MAX_SIZES))]
+    pub sizes: Vec<SizeHistory>,
+}
+
+/// What was seen of blocks of so many idle GPUs, by the minutes for which they had been idle: less
+/// than 1, 2, 4, 8 … 1024, and more. All counts in thousandths.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
+pub struct SizeHistory {
+    /// GPUs of a block: 1, 2, 4 … 128.
+    #[schemars(range(min = 1))]
+    pub gpus: i32,
+    /// Blocks that the owner took back.
+    #[schemars(length(max = MAX_AGES), inner(range(min = 0)))]
+    pub ends: Vec<i64>,
+    /// Minutes for which blocks were idle.
+    #[schemars(length(max = MAX_AGES), inner(range(min = 0)))]
+    pub minutes: Vec<i64>,
 }
 
 /// Sums of GPUs of a pool.

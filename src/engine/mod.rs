@@ -19,3 +19,4 @@ pub mod queues;
 pub mod reserve;
 pub mod round;
 pub mod rules;
+pub mod survival;

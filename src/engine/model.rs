@@ -18,6 +18,7 @@ use super::indexes::Indexes;
 use super::preempt::Preemption;
 use super::queues::Limit;
 pub use super::queues::Queue;
+use super::survival::Survival;
 
 /// UID of a job on its hub: a new job of the same name is another job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -175,6 +176,8 @@ pub struct Request {
     pub images: BTreeSet<String>,
     /// Seconds between notice and kill that it needs.
     pub grace_seconds: u64,
+    /// Longest that it may run, in seconds; `None` = its user sets no limit.
+    pub running_seconds: Option<u64>,
 }
 
 /// What one job wants placed now.
@@ -248,6 +251,11 @@ pub struct Pool {
     pub offered: u64,
     /// GPUs that guests may still take, by `maxGpus` and the reserve.
     pub lendable: u64,
+    /// How long its idle GPUs stay idle.
+    pub survival: Survival,
+    /// What one GPU costs there for an hour, in millionths of the hub's currency: the same in every
+    /// pool until owners name prices.
+    pub ask: u64,
     /// What is free.
     pub shapes: Vec<Shape>,
 }

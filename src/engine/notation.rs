@@ -7,10 +7,11 @@ use super::fit;
 use super::guests::Guest;
 use super::indexes::Indexes;
 use super::model::{
-    Closed, Demand, Epoch, Free, Hold, JobId, LabelRule, ModelChoice, Placement, Plan, PodNeed,
-    Pool, PoolId, Queue, Request, Shape, Snapshot, Taint, Toleration,
+    Closed, Demand, Epoch, Free, Hold, JobId, LabelRule, ModelChoice, Plan, PodNeed, Pool, PoolId,
+    Queue, Request, Shape, Snapshot, Taint, Toleration,
 };
 use super::queues::Quota;
+use super::round::tests::parts;
 
 const GIB: u64 = 1 << 30;
 
@@ -317,28 +318,19 @@ pub(super) fn take(pool: &mut Pool, request: &Request, model: &str, count: u32) 
     fit::take(&mut pool.shapes, &replica, count)
 }
 
-/// The snapshot once the plan is carried out, and the pods for which it had no room.
+/// The snapshot once the plan, which is that of a round on it, is carried out, and the pods for which
+/// it had no room.
 ///
-/// Leases reach their member in any order; a plan is right if there is one in which all fit.
+/// Pods are put on nodes in the order in which the round gave them out: leases gather the parts of
+/// several turns.
 pub(super) fn carried_out(snapshot: &Snapshot, plan: &Plan) -> (Snapshot, u64) {
-    let in_order = carried_out_as(snapshot, plan.placements.iter());
-    if in_order.1 == 0 {
-        return in_order;
-    }
-    let mut largest: Vec<&Placement> = plan.placements.iter().collect();
-    largest.sort_by_key(|placement| {
-        let demand = snapshot.demands.iter().find(|demand| demand.job == placement.job);
-        std::cmp::Reverse(demand.expect("a job that waits").request.need)
-    });
-    carried_out_as(snapshot, largest.into_iter())
-}
-
-fn carried_out_as<'a>(
-    snapshot: &Snapshot,
-    placements: impl Iterator<Item = &'a Placement>,
-) -> (Snapshot, u64) {
     let (mut after, mut missing) = (snapshot.clone(), 0);
-    for placement in placements {
+    for (job, pool, model, count) in parts(snapshot) {
+        let demand = snapshot.demands.iter().find(|demand| demand.job == job);
+        let pool = after.pools.get_mut(&pool).expect("a pool");
+        missing += take(pool, &demand.expect("a job that waits").request, &model, count);
+    }
+    for placement in &plan.placements {
         let demand = after.demands.iter_mut().find(|demand| demand.job == placement.job);
         let demand = demand.expect("a job that waits");
         let (request, count) = (demand.request.clone(), placement.indexes.len());
@@ -346,8 +338,6 @@ fn carried_out_as<'a>(
         let queue = after.queues.get_mut(&demand.queue).expect("its queue");
         let gpus = u64::from(request.size) * u64::from(request.need.gpus) * u64::from(count);
         *queue.used.entry(placement.model.clone()).or_default() += gpus;
-        let pool = after.pools.get_mut(&placement.pool).expect("a pool");
-        missing += take(pool, &request, &placement.model, count);
         *after.unanswered.entry(placement.pool.member.clone()).or_default() += 1;
     }
     (after, missing)

@@ -2,7 +2,8 @@
 //!
 //! The verdict depends on what is known alone, never on its order. A demand goes to
 //! 1. the pool that has the more wanted model free, then
-//! 2. what useful work costs there, once pools differ in it; then
+//! 2. the least cost of useful work: short jobs may go where owners come back often, long ones go
+//!    where GPUs stay idle; then
 //! 3. for replicas of one pod, the pool that keeps the largest share of its GPUs free once one more
 //!    runs there, which spreads a burst over pools by their capacity and leaves each owner room to
 //!    come back; for gangs, the
@@ -22,6 +23,7 @@ use std::collections::BTreeMap;
 use super::fit::{self, Found, Places, Replica};
 use super::model::{Demand, PodNeed, PoolId, Refusal, Request};
 use super::rules::{Chance, Wish, chances, lasting_refusal, wishes};
+use super::survival;
 
 mod book;
 mod known;
@@ -33,6 +35,8 @@ pub use known::Known;
 /// Leases of one member that may wait for its answer: more would only wait there instead of here.
 pub const UNANSWERED: u32 = 32;
 
+/// Losses are compared in steps of this, in millionths.
+const LOSS_STEP: u64 = 50_000;
 /// Shares are compared in parts of this: finer than any pool has GPUs.
 const WHOLE: u64 = 1_000_000_000;
 
@@ -230,11 +234,18 @@ fn taken_share(left: &Left, fits: &Fits) -> u64 {
     WHOLE.saturating_sub(share)
 }
 
-/// What an hour of useful work costs at the pool: the same everywhere, until pools ask different
-/// rates and it is known how often their owners come back. It belongs to request and pool alone, so
-/// a round finds it once for both.
-fn cost(_request: &Request, _left: &Left) -> u64 {
-    0
+/// What an hour of useful work of one GPU costs at the pool, lost work included, in millionths of the
+/// hub's currency: ask · (1,000,000 + loss) / 1,000,000 (`market.md` 2).
+///
+/// Losses count in steps of a twentieth: what is known of idle GPUs is no finer, and pools that are
+/// alike but for that share a burst. It belongs to request and pool alone, so a round finds it once
+/// for both.
+fn cost(request: &Request, left: &Left) -> u64 {
+    let seconds = request.running_seconds.unwrap_or(survival::USUAL);
+    let gpus = u64::from(request.size) * u64::from(request.need.gpus);
+    let loss = left.pool.survival.loss_ppm(gpus, seconds, 0, survival::RESTART);
+    let parts = 1_000_000 / LOSS_STEP;
+    left.pool.ask.saturating_mul(parts + loss / LOSS_STEP) / parts
 }
 
 #[cfg(test)]

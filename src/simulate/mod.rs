@@ -8,6 +8,7 @@ use std::io::Write;
 use clap::Subcommand;
 use serde_json::Value;
 
+pub mod harvest;
 pub mod scale;
 mod trace;
 
@@ -16,6 +17,8 @@ pub use trace::Table;
 /// What to replay.
 #[derive(Debug, Subcommand)]
 pub enum Protocol {
+    /// Guests on what owners leave idle, minute by minute (P3).
+    Harvest(harvest::Options),
     /// How fast placement decides on very many GPUs.
     Scale(scale::Options),
 }
@@ -64,6 +67,7 @@ pub enum Error {
 /// The protocol says which.
 pub fn run(protocol: &Protocol, out: &mut dyn Write, aside: &mut dyn Write) -> Result<(), Error> {
     let (report, json) = match protocol {
+        Protocol::Harvest(options) => (harvest::run(options)?, options.json),
         Protocol::Scale(options) => (scale::run(options)?, options.json),
     };
     print(&report, json, out, aside)

@@ -9,7 +9,7 @@
 //! the API server does not hold as well.
 //!
 //! - `node`, `pod`, `guest`, `selecting`: what is seen, slim.
-//! - `capacity`, `usage`, `picture`: what is free → what is published.
+//! - `capacity`, `usage`, `idling`, `picture`: what is free, and for how long → what is published.
 //! - `books`, `owner`: the owner's policy: who may come, who must go.
 //! - `runs`, `step`, `gang`, `report`, `outcome`: a lease and its pods → the next step.
 //! - `workload`, `container`: a lease → its pods.
@@ -25,6 +25,7 @@ pub mod event;
 pub mod gang;
 pub mod guest;
 mod health;
+mod idling;
 pub mod node;
 mod observe;
 pub mod outcome;

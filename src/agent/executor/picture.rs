@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 
 use super::capacity::{Lent, Slot};
+use super::idling::Learnt;
 use crate::api::GpuPool;
 use crate::api::conditions::{self, Claim};
 use crate::api::gpulease::shortened;
@@ -28,6 +29,8 @@ pub struct Held<'a> {
     pub entered: i64,
     /// GPUs that guests hold by model.
     pub models: &'a BTreeMap<String, i64>,
+    /// How long idle GPUs stay idle, if the status may say it anew.
+    pub learnt: Option<&'a Learnt>,
 }
 
 /// The status that `pool` should have; `next` is the serial that it takes if something changed.
@@ -57,6 +60,8 @@ pub fn status(
             .take(MAX_REASONS)
             .map(|(reason, nodes)| NotLent { reason: (*reason).into(), nodes: *nodes })
             .collect(),
+        survival: old.survival.clone(),
+        idle_history: old.idle_history.clone(),
         summary: PoolSummary { member: old.summary.member.clone(), models: models(&lent.slots) },
         agent_version: env!("CARGO_PKG_VERSION").into(),
     };
@@ -64,8 +69,12 @@ pub fn status(
         conditions::set(&mut new.conditions, claim, pool.meta().generation, now);
     }
     let same = known_parts(&old, &new) == old;
-    if same && pool.status.is_some() && old.serial >= held.entered {
+    let overdue = held.learnt.is_some_and(|learnt| learnt.is_overdue(&old, now));
+    if same && !overdue && pool.status.is_some() && old.serial >= held.entered {
         return None;
+    }
+    if let Some(learnt) = held.learnt {
+        learnt.put(&mut new);
     }
     new.serial = next;
     Some(new)

@@ -12,6 +12,7 @@ use kube::{Resource, ResourceExt};
 use super::capacity::{self, Lent};
 use super::event::{Event, Noted};
 use super::guest::{Guest, Key};
+use super::idling::Idling;
 use super::node::Node;
 use super::outcome::{OWNER_RECLAIMED, POOL_CLOSED};
 use super::pod::{Pod, Role, Wish};
@@ -99,6 +100,8 @@ pub struct State {
     pub(super) dirty: BTreeSet<String>,
     pub(super) wakes: BTreeSet<(Timestamp, String)>,
     pub(super) boards: BTreeMap<String, Board>,
+    /// What was learnt of idle GPUs.
+    pub(super) idling: Idling,
     /// UIDs of leases by hub and job.
     pub(super) jobs: BTreeMap<(String, String), BTreeSet<String>>,
     /// GPUs held, by pool and by hub.
@@ -206,6 +209,7 @@ impl State {
         for uid in gone {
             self.pools.remove(&uid);
             self.boards.remove(&uid);
+            self.idling.forget(&uid);
             self.policy_changed();
         }
     }

@@ -1,5 +1,6 @@
 //! The executor as a whole, against a member in memory.
 
+mod idling;
 mod vacating;
 
 use serde_json::json;

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 
+use super::idling::is_stale;
 use super::owner;
 use super::picture::{self, Held};
 use super::state::{State, is_over, open_pools};
 use super::writes::Write;
 use crate::api::gpulease::LeasePhase;
-use crate::api::{GuestLease, HubGrant};
+use crate::api::{GpuPool, GuestLease, HubGrant};
 
 /// A pool without guests.
 static NO_MODELS: BTreeMap<String, i64> = BTreeMap::new();
@@ -149,7 +150,9 @@ impl State {
     }
 
     fn publish(&mut self, now: Timestamp) -> Vec<Write> {
-        if !self.changed {
+        let stale =
+            |pool: &Arc<GpuPool>| pool.status.as_ref().is_some_and(|one| is_stale(one, now));
+        if !self.changed && !self.pools.values().any(stale) {
             return Vec::new();
         }
         self.lent();
@@ -158,20 +161,22 @@ impl State {
         let pools: Vec<_> =
             self.pools.iter().map(|(uid, pool)| (uid.clone(), pool.clone())).collect();
         for (uid, pool) in pools {
+            let name = pool.name_any();
+            let lent = self.lent.as_ref().and_then(|lent| lent.get(&name));
+            let Some(lent) = lent else { continue };
+            let learnt = self.idling.learn(&uid, &pool, lent, now);
             let board = self.boards.entry(uid).or_default();
             let early = board.written.and_then(|last| last.checked_add(PUBLISHED).ok());
             if board.busy || early.is_some_and(|due| due > now) {
                 later = true;
                 continue;
             }
-            let name = pool.name_any();
-            let lent = self.lent.as_ref().and_then(|lent| lent.get(&name));
-            let Some(lent) = lent else { continue };
             let held = Held {
                 hubs: &self.held.in_pool(&name),
                 reclaimed: self.reclaimed.get(&name).copied().unwrap_or(0),
                 entered: self.entered.get(&name).copied().unwrap_or(0),
                 models: self.models.get(&name).unwrap_or(&NO_MODELS),
+                learnt: learnt.as_ref(),
             };
             let next = self.serial.saturating_add(1);
             if let Some(status) = picture::status(&pool, lent, held, next, now) {

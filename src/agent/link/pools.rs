@@ -182,6 +182,7 @@ fn shown(pool: &GpuPool, grant: &HubGrantSpec, room: Option<i64>) -> Option<GpuP
     let status = pool.status.clone().map(|mut status| {
         status.summary.member.clone_from(&grant.member);
         status.hubs.clear();
+        status.idle_history = None;
         status.conditions.retain(|condition| condition.type_ != RECLAIMING);
         status.gpus.owner += status.gpus.guests.saturating_sub(own);
         status.gpus.guests = own;
@@ -316,6 +317,9 @@ mod tests {
     fn a_hub_sees_of_other_hubs_that_less_is_free_and_no_more_than_it_may_have() {
         let mut pool = pool(None);
         let status = pool.status.as_mut().unwrap();
+        let until = crate::api::convert::time(0);
+        status.idle_history = Some(crate::api::gpupool::IdleHistory { until, sizes: Vec::new() });
+        status.survival = vec![crate::api::gpupool::SizeSurvival { gpus: 8, chances: vec![7] }];
         status.gpus = PoolGpus { offered: 64, owner: 8, guests: 24, free: 32 };
         status.hubs = vec![
             HubGpus { hub_id: "hub".into(), gpus: 4 },
@@ -330,6 +334,7 @@ mod tests {
         let all = seen(None);
         assert_eq!(all.gpus, PoolGpus { offered: 64, owner: 28, guests: 4, free: 32 });
         assert!(all.hubs.is_empty());
+        assert_eq!((all.idle_history, all.survival[0].chances[0]), (None, 7));
         assert_eq!(all.models, [of_model("A100", 8, 2, 22), of_model("H100", 20, 2, 10)]);
         let little = seen(Some(6));
         assert_eq!(little.gpus.free, 6);

@@ -2,12 +2,24 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::engine::model::Refusal;
-use crate::engine::model::{JobId, Queue};
+use crate::engine::model::{JobId, PoolId, Queue};
 use crate::engine::notation::{demand, snapshot};
 use crate::engine::placement::UNANSWERED;
 use crate::engine::queues::{Limit, Quota};
 
 pub(in crate::engine) mod properties;
+
+/// What a round takes from pools, turn by turn: job, pool, model and replicas.
+pub(in crate::engine) fn parts(facts: &Snapshot) -> Vec<(JobId, PoolId, String, u32)> {
+    let variants = Variants::of(facts);
+    let mut round = Round::begin(facts, &variants);
+    while round.turn().is_some() {}
+    let taken = round.taken.iter();
+    let part = |(job, place, model, count): &(JobId, usize, String, u32)| {
+        (job.clone(), round.book.pool(*place).id.clone(), model.clone(), *count)
+    };
+    taken.map(part).collect()
+}
 
 /// Leases as `job pool model indexes`.
 fn leases(plan: &Plan) -> Vec<String> {

@@ -26,7 +26,7 @@ fn lent(free: &[u32]) -> Lent {
 }
 
 const NOBODY: &BTreeMap<String, i64> = &BTreeMap::new();
-const HELD: Held = Held { hubs: NOBODY, reclaimed: 0, entered: 0, models: NOBODY };
+const HELD: Held = Held { hubs: NOBODY, reclaimed: 0, entered: 0, models: NOBODY, learnt: None };
 
 fn held_by(hub: &str, gpus: i64) -> BTreeMap<String, i64> {
     BTreeMap::from([(hub.to_owned(), gpus)])
