@@ -3,8 +3,11 @@
 //! Invariant: std only. No async, clock, randomness, logging or serde; time, policy and identity
 //! are arguments, and the same input gives the same output in any order.
 
+pub mod board;
 pub mod explain;
 pub mod fit;
+pub mod fragmentation;
+pub mod idle;
 pub mod indexes;
 pub mod lifecycle;
 pub mod model;

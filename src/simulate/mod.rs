@@ -8,13 +8,31 @@ use std::io::Write;
 use clap::Subcommand;
 use serde_json::Value;
 
+pub mod openb;
 mod trace;
 
 pub use trace::Table;
 
 /// What to replay.
 #[derive(Debug, Subcommand)]
-pub enum Protocol {}
+pub enum Protocol {
+    /// Places the pods of an openb trace on its nodes, one by one, and says how much of the GPUs is used
+    Openb(openb::Options),
+}
+
+/// Replays `protocol` and prints what it found.
+///
+/// # Errors
+/// A file makes no sense, or the figures cannot be printed.
+pub fn run(
+    protocol: &Protocol,
+    out: &mut dyn Write,
+    aside: &mut dyn Write,
+) -> Result<(), Error> {
+    match protocol {
+        Protocol::Openb(options) => print(&openb::run(options)?, options.json, out, aside),
+    }
+}
 
 /// What a run found.
 #[derive(Debug)]
