@@ -4,11 +4,12 @@
 //! which class it has. Nodes of one model with equal [`Idle`] are one class, so a rule judges each
 //! class once for each request, however many nodes and choices there are.
 //!
-//! Invariant: a choice is the same whatever came before it, as long as what is free is the same.
+//! Invariant: a choice is the best of all nodes by the rule as it last looked; no node is left out because
+//! it was judged before it changed.
 
 use std::collections::BTreeMap;
 
-use super::fragmentation::{Ask, Worth};
+use super::fragmentation::{Ask, Mix, Worth};
 use super::idle::{Idle, Place};
 
 /// A class of nodes.
@@ -22,6 +23,19 @@ pub struct Class {
 
 /// How good a class of nodes is for a request.
 pub trait Rule {
+    /// Takes note of what is free now; whether that changes what it says of anything. `milli` is the
+    /// sum of all thousandths of a GPU.
+    fn look(&mut self, models: &[String], free: &[(usize, &Idle, u64)], milli: u64) -> bool {
+        let _ = (models, free, milli);
+        false
+    }
+
+    /// Whether it is time to look again.
+    fn is_stale(&self, milli: u64) -> bool {
+        let _ = milli;
+        false
+    }
+
     /// What the class is worth before anything is taken: worked out once, and given back to `cost`.
     fn worth(&self, class: &Class) -> u64;
 
@@ -35,17 +49,46 @@ pub trait Rule {
 
 /// The rule of the product: least fragmentation, then fewest free GPUs, then least CPU.
 ///
-/// What is asked of each model, in the order in which classes number them.
+/// What is scarce changes as GPUs are taken, and with it what everything is worth. To find that out
+/// again before each choice would be exact and slow, so it stands until the free GPUs are fewer or more
+/// by one in [`LASTS`].
 #[derive(Clone, Debug)]
-pub struct Tightest(pub Vec<Worth>);
+pub struct Tightest {
+    mix: Mix,
+    worths: Vec<Worth>,
+    /// Thousandths of a GPU that were free when it was found out.
+    milli: u64,
+}
+
+/// See [`Tightest`]. Looking twice as often changes no figure by a tenth of a point.
+const LASTS: u64 = 3;
+
+impl Tightest {
+    /// The rule for what is asked for.
+    #[must_use]
+    pub fn new(mix: Mix) -> Self {
+        Self { mix, worths: Vec::new(), milli: 0 }
+    }
+}
 
 impl Rule for Tightest {
+    fn look(&mut self, models: &[String], free: &[(usize, &Idle, u64)], milli: u64) -> bool {
+        let models: Vec<&str> = models.iter().map(String::as_str).collect();
+        self.worths = self.mix.priced(&models, free);
+        self.milli = milli;
+        true
+    }
+
+    fn is_stale(&self, milli: u64) -> bool {
+        self.worths.is_empty() || self.milli.abs_diff(milli) > self.milli / LASTS
+    }
+
     fn worth(&self, class: &Class) -> u64 {
-        self.0[class.model].of(&class.idle)
+        self.worths[class.model].of(&class.idle)
     }
 
     fn cost(&self, class: &Class, worth: u64, ask: &Ask) -> Option<(u64, Place)> {
-        self.0[class.model].best(&class.idle, worth, &ask.need)
+        self.worths[class.model].best(&class.idle, worth, &ask.need)
     }
 
     fn tie(&self, class: &Class) -> (u64, u64) {
@@ -68,12 +111,14 @@ pub struct Choice {
 #[derive(Debug)]
 struct Known {
     class: Class,
-    worth: u64,
+    worth: Option<u64>,
     tie: (u64, u64),
     /// How many such nodes each holder has.
     holders: BTreeMap<usize, u32>,
     /// Its place among the classes that there are now.
     live: usize,
+    /// The look at which `worth` was found.
+    look: u32,
 }
 
 /// A request and what was found out for it, by number of the class.
@@ -82,13 +127,15 @@ struct Judged {
     ask: Ask,
     models: Vec<bool>,
     costs: Vec<Cost>,
+    /// The look at which they were found.
+    look: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Cost {
     Unknown,
     TooLarge,
-    Fits(u64, Place),
+    Fits(u32, Place),
 }
 
 /// Free GPUs by class, and who holds them.
@@ -101,6 +148,10 @@ pub struct Board<R> {
     live: Vec<usize>,
     asks: BTreeMap<Ask, usize>,
     judged: Vec<Judged>,
+    /// Thousandths of a GPU that are free in all.
+    milli: u64,
+    /// How often the rule looked again.
+    look: u32,
 }
 
 impl<R: Rule> Board<R> {
@@ -115,6 +166,8 @@ impl<R: Rule> Board<R> {
             live: Vec::new(),
             asks: BTreeMap::new(),
             judged: Vec::new(),
+            milli: 0,
+            look: 0,
         }
     }
 
@@ -124,7 +177,7 @@ impl<R: Rule> Board<R> {
             return *number;
         }
         let models = self.models.iter().map(|model| ask.accepts(model)).collect();
-        self.judged.push(Judged { ask: ask.clone(), models, costs: Vec::new() });
+        self.judged.push(Judged { ask: ask.clone(), models, costs: Vec::new(), look: 0 });
         self.asks.insert(ask.clone(), self.judged.len() - 1);
         self.judged.len() - 1
     }
@@ -139,6 +192,7 @@ impl<R: Rule> Board<R> {
     pub fn add(&mut self, holder: usize, class: Class) -> usize {
         let number = self.number(class);
         let known = &mut self.classes[number];
+        self.milli += known.class.idle.milli();
         if known.holders.is_empty() {
             known.live = self.live.len();
             self.live.push(number);
@@ -152,6 +206,7 @@ impl<R: Rule> Board<R> {
         let known = &mut self.classes[class];
         let Some(count) = known.holders.get_mut(&holder) else { return };
         *count -= 1;
+        self.milli -= known.class.idle.milli();
         if *count == 0 {
             known.holders.remove(&holder);
         }
@@ -168,21 +223,43 @@ impl<R: Rule> Board<R> {
         if let Some(number) = self.numbers.get(&class) {
             return *number;
         }
-        let (worth, tie) = (self.rule.worth(&class), self.rule.tie(&class));
+        let tie = self.rule.tie(&class);
         let number = self.classes.len();
         self.numbers.insert(class.clone(), number);
-        self.classes.push(Known { class, worth, tie, holders: BTreeMap::new(), live: 0 });
+        let holders = BTreeMap::new();
+        self.classes.push(Known { class, worth: None, tie, holders, live: 0, look: 0 });
         number
+    }
+
+    /// Lets the rule look again, which makes void what it said before if it says so.
+    fn look(&mut self) {
+        let free = self.live.iter().map(|number| {
+            let Known { class, holders, .. } = &self.classes[*number];
+            let nodes = holders.values().map(|count| u64::from(*count)).sum();
+            (class.model, &class.idle, nodes)
+        });
+        let free: Vec<_> = free.collect();
+        if self.rule.look(&self.models, &free, self.milli) {
+            self.look += 1;
+        }
     }
 
     /// The best holder for the request of that number, if it fits anywhere.
     pub fn choose(&mut self, ask: usize) -> Option<Choice> {
+        if self.rule.is_stale(self.milli) {
+            self.look();
+        }
         let judged = &mut self.judged[ask];
+        if judged.look != self.look {
+            judged.costs.clear();
+            judged.look = self.look;
+        }
         judged.costs.resize(self.classes.len(), Cost::Unknown);
-        let mut best: Option<(u64, usize, Place)> = None;
+        let mut best: Option<(u32, usize, Place)> = None;
         for &number in &self.live {
             if matches!(judged.costs[number], Cost::Unknown) {
-                judged.costs[number] = judge(&self.rule, &self.classes[number], judged);
+                let known = &mut self.classes[number];
+                judged.costs[number] = judge(&self.rule, known, self.look, judged);
             }
             let Cost::Fits(cost, place) = judged.costs[number] else { continue };
             let better = best.is_none_or(|(least, other, _)| {
@@ -198,12 +275,17 @@ impl<R: Rule> Board<R> {
     }
 }
 
-fn judge<R: Rule>(rule: &R, known: &Known, judged: &Judged) -> Cost {
+fn judge<R: Rule>(rule: &R, known: &mut Known, look: u32, judged: &Judged) -> Cost {
     if !judged.models.get(known.class.model).copied().unwrap_or(false) {
         return Cost::TooLarge;
     }
-    match rule.cost(&known.class, known.worth, &judged.ask) {
-        Some((cost, place)) => Cost::Fits(cost, place),
+    if known.worth.is_none() || known.look != look {
+        known.worth = Some(rule.worth(&known.class));
+        known.look = look;
+    }
+    let worth = known.worth.unwrap_or(0);
+    match rule.cost(&known.class, worth, &judged.ask) {
+        Some((cost, place)) => Cost::Fits(u32::try_from(cost).unwrap_or(u32::MAX), place),
         None => Cost::TooLarge,
     }
 }

@@ -10,8 +10,9 @@
 //! * **CPU and memory bound how many typical pods fit, not whether one does.** Eight free GPUs beside
 //!   CPU for two pods are worth two. The paper notices only when not even one fits, which loses two
 //!   points where pods need much CPU.
-//! * **A class that accepts few models weighs more on those**, by the share of the fleet that they
-//!   are: all its pods will come to these nodes. So the others leave scarce models alone.
+//! * **A class weighs more the less is left that serves it**, in proportion. That keeps large blocks
+//!   whole and scarce models free for those who can use nothing else, but only as far as they are
+//!   asked for. The paper's weights are how often a class comes, whatever there is for it.
 //! * **Costs are compared in steps of [`STEP`]**, evenly. The paper's sigmoid, cut to 0..100, has
 //!   steps of 40 and more; finer ones let noise decide where packing tightly should, coarser ones
 //!   overlook gaps.
@@ -22,16 +23,20 @@ use super::idle::{Gpus, Idle, Need, Place, WHOLE};
 
 /// Costs that differ by less than so many thousandths of a GPU, as the usual requests see them, are alike.
 pub const STEP: u64 = 25;
-/// The classes that are looked at cover so many parts in a hundred of what was asked.
-const COVERED: u128 = 95;
-/// Most classes that are looked at: beyond these each is rare, and a decision costs as much again.
-const MOST: usize = 256;
-/// All weights together, were no class bound to a model.
+/// All weights together, were nothing scarce.
 const SUM: u64 = 1 << 20;
-/// A class bound to a smaller share of the fleet than one in this many counts as if it were this much.
-const SCARCEST: u64 = 1 << 12;
+/// How much more than others a class can weigh because little is left that serves it. Beyond this it
+/// would push aside what is asked for far more often.
+const SCARCEST: u64 = 64;
+/// The classes that are looked at, those that ask for most in all, ask for so many parts in a thousand
+/// of everything.
+const COVERED: u128 = 990;
+/// And are no more than this: a decision costs time for each.
+const MOST: usize = 256;
 /// Binary places of a rate.
-const PLACES: u32 = 24;
+const PLACES: u32 = 20;
+/// Bytes to MiB, as a shift: rates of single bytes would be too small to count.
+const MEBI: u32 = 20;
 
 /// What a pod asks for, as far as it decides which GPUs serve it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,70 +65,82 @@ struct Class {
     whole: u32,
     milli_cpu: u64,
     memory: u64,
-    /// Thousandths of a GPU that go with one unit of CPU or memory, in binary fractions.
+    /// Thousandths of a GPU that go with a thousandth of a core or a MiB, in binary fractions.
     by_cpu: u64,
     by_memory: u64,
     weight: u64,
 }
 
-/// What is asked for, by how often, and on how many GPUs of each model.
+/// What is asked for, by how often. Requests that differ in memory alone count as one, with the least.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mix {
-    models: BTreeMap<String, Worth>,
+    classes: Vec<(Ask, u64)>,
+    total: u64,
 }
 
 impl Mix {
-    /// The mix in which each of `asked` came so many times, on a fleet of so many GPUs of each model,
-    /// free or not. Where nothing was asked yet everything is worth nothing, and ties decide.
+    /// The mix in which each request came so many times. While it is empty, nothing is worth anything,
+    /// and ties decide.
     #[must_use]
-    pub fn new(asked: &BTreeMap<Ask, u64>, fleet: &BTreeMap<String, u64>) -> Self {
-        let typical = typical(asked);
-        let total: u128 = typical.iter().map(|(_, count)| u128::from(*count)).sum();
-        let all: u128 = fleet.values().map(|gpus| u128::from(*gpus)).sum();
-        let mut models: BTreeMap<String, Worth> =
-            fleet.keys().map(|model| (model.clone(), Worth::default())).collect();
-        for (ask, count) in typical.into_iter().filter(|(ask, _)| ask.need.gpus.milli() > 0) {
-            let able = fleet.iter().filter(|(model, _)| ask.accepts(model));
-            let able: u128 = able.map(|(_, gpus)| u128::from(*gpus)).sum();
-            let share = u128::from(SUM) * u128::from(count) / total.max(1);
-            let scarce = share.saturating_mul(all) / able.max(1);
-            let weight = scarce.min(share * u128::from(SCARCEST));
-            let class = Class::new(&ask.need, u64::try_from(weight).unwrap_or(u64::MAX));
-            for (_, worth) in models.iter_mut().filter(|(model, _)| ask.accepts(model)) {
+    pub fn new(asked: &BTreeMap<Ask, u64>) -> Self {
+        let mut classes: BTreeMap<Ask, (u64, u64)> = BTreeMap::new();
+        for (ask, count) in asked.iter().filter(|(ask, _)| ask.need.gpus.milli() > 0) {
+            let need = Need { memory: 0, ..ask.need };
+            let class = Ask { need, models: ask.models.clone() };
+            let (sum, memory) = classes.entry(class).or_insert((0, u64::MAX));
+            *sum = sum.saturating_add(*count);
+            *memory = ask.need.memory.min(*memory);
+        }
+        let class = |(mut ask, (count, memory)): (Ask, (u64, u64))| {
+            ask.need.memory = memory;
+            (ask, count)
+        };
+        let mut classes: Vec<(Ask, u64)> = classes.into_iter().map(class).collect();
+        let demand = |(ask, count): &(Ask, u64)| {
+            u128::from(ask.need.gpus.milli()) * u128::from(*count)
+        };
+        // The sort keeps the order of classes that ask for equally much.
+        classes.sort_by_key(|class| std::cmp::Reverse(demand(class)));
+        let all: u128 = classes.iter().map(demand).fold(0, u128::saturating_add);
+        let mut sum: u128 = 0;
+        let needed = classes.iter().take_while(|class| {
+            let covered = sum.saturating_mul(1_000) >= all.saturating_mul(COVERED);
+            sum = sum.saturating_add(demand(class));
+            !covered
+        });
+        let needed = needed.count().min(MOST);
+        classes.truncate(needed);
+        let total = asked.values().fold(0, |sum: u64, count| sum.saturating_add(*count));
+        Self { classes, total }
+    }
+
+    /// What the mix makes of each of `models` while `free` is free: so many nodes of a model, given by
+    /// its place, with so much on each.
+    #[must_use]
+    pub fn priced(&self, models: &[&str], free: &[(usize, &Idle, u64)]) -> Vec<Worth> {
+        let nodes = |nodes: u64, milli: u64| u128::from(nodes) * u128::from(milli);
+        let all: u128 = free.iter().map(|(_, idle, count)| nodes(*count, idle.milli())).sum();
+        let mut worths = vec![Worth::default(); models.len()];
+        for (ask, count) in &self.classes {
+            let accepted: Vec<bool> = models.iter().map(|model| ask.accepts(model)).collect();
+            let mut class = Class::new(&ask.need);
+            let able = free.iter().filter(|(model, ..)| accepted[*model]);
+            let able = able.map(|(_, idle, count)| nodes(*count, class.usable_of(idle)));
+            let able: u128 = able.fold(0, u128::saturating_add).max(1);
+            let share = u128::from(SUM) * u128::from(*count) / u128::from(self.total.max(1));
+            let weight = (share.saturating_mul(all) / able).min(share * u128::from(SCARCEST));
+            class.weight = u64::try_from(weight).unwrap_or(u64::MAX);
+            for (worth, _) in worths.iter_mut().zip(&accepted).filter(|(_, accepted)| **accepted) {
                 worth.0.push(class);
             }
         }
-        models.values_mut().for_each(|worth| worth.0.sort_unstable());
-        Self { models }
+        worths.iter_mut().for_each(|worth| worth.0.sort_unstable());
+        worths
     }
-
-    /// What is asked of one model.
-    #[must_use]
-    pub fn of(&self, model: &str) -> &Worth {
-        static NOTHING: Worth = Worth(Vec::new());
-        self.models.get(model).unwrap_or(&NOTHING)
-    }
-}
-
-/// The most frequent requests, so many that they cover nearly all of what was asked.
-fn typical(asked: &BTreeMap<Ask, u64>) -> Vec<(&Ask, u64)> {
-    let mut typical: Vec<_> = asked.iter().map(|(ask, count)| (ask, *count)).collect();
-    // The sort keeps the order of requests that came equally often.
-    typical.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let total: u128 = typical.iter().map(|(_, count)| u128::from(*count)).sum();
-    let mut sum = 0;
-    let needed = typical.iter().take_while(|(_, count)| {
-        let enough = sum * 100 >= total * COVERED;
-        sum += u128::from(*count);
-        !enough
-    });
-    let needed = needed.count().min(MOST);
-    typical.truncate(needed);
-    typical
 }
 
 impl Class {
-    fn new(need: &Need, weight: u64) -> Self {
+    fn new(need: &Need) -> Self {
         let milli = u128::from(need.gpus.milli());
         let rate = |of: u64| {
             let rate = (milli << PLACES).checked_div(u128::from(of));
@@ -134,9 +151,16 @@ impl Class {
             Gpus::Part(milli) => (milli, 0),
             Gpus::Whole(count) => (WHOLE, count),
         };
-        let (by_cpu, by_memory) = (rate(need.milli_cpu), rate(need.memory));
+        let (by_cpu, by_memory) = (rate(need.milli_cpu), rate(need.memory >> MEBI));
         let (milli_cpu, memory) = (need.milli_cpu, need.memory);
-        Self { least, whole, milli_cpu, memory, by_cpu, by_memory, weight }
+        Self { least, whole, milli_cpu, memory, by_cpu, by_memory, weight: 0 }
+    }
+
+    /// Thousandths of a GPU that pods of the class could use.
+    fn usable_of(&self, idle: &Idle) -> u64 {
+        let small = idle.parts.iter().take_while(|left| **left < self.least);
+        let small: u64 = small.map(|left| u64::from(*left)).sum();
+        self.usable(idle, idle.milli() - small)
     }
 
     /// Thousandths of a GPU that pods of the class could use where GPUs that are large enough have
@@ -145,16 +169,13 @@ impl Class {
         if idle.whole < self.whole || idle.milli_cpu < self.milli_cpu || idle.memory < self.memory {
             return 0;
         }
-        milli.min(portion(idle.milli_cpu, self.by_cpu)).min(portion(idle.memory, self.by_memory))
+        milli.min(portion(idle.milli_cpu, self.by_cpu)).min(portion(idle.memory >> MEBI, self.by_memory))
     }
 }
 
-/// What `amount` allows at `rate`.
+/// What `amount` allows at `rate`. Where that is beyond 64 bits it is more GPUs than there are.
 fn portion(amount: u64, rate: u64) -> u64 {
-    if rate == u64::MAX {
-        return u64::MAX;
-    }
-    u64::try_from((u128::from(amount) * u128::from(rate)) >> PLACES).unwrap_or(u64::MAX)
+    amount.saturating_mul(rate) >> PLACES
 }
 
 /// What the mix asks of one model.

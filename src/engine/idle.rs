@@ -42,7 +42,7 @@ pub struct Need {
     pub gpus: Gpus,
     /// Thousandths of a core.
     pub milli_cpu: u64,
-    /// Bytes, or any other unit as long as it is the same everywhere.
+    /// Bytes.
     pub memory: u64,
 }
 
@@ -67,7 +67,7 @@ pub enum Place {
 pub struct Idle {
     /// Thousandths of a core.
     pub milli_cpu: u64,
-    /// Memory, in the unit of [`Need::memory`].
+    /// Bytes.
     pub memory: u64,
     /// Untouched GPUs.
     pub whole: u32,

@@ -2,6 +2,8 @@
 //!
 //! Invariant: no node is given more than it has free, and either every pod gets a node or none.
 
+use std::collections::BTreeSet;
+
 use super::fit::Replica;
 use super::fragmentation::{Mix, Worth};
 use super::idle::{Gpus, Idle, Need};
@@ -44,8 +46,9 @@ impl Node {
 pub fn choose(nodes: &[Node], replica: &Replica, count: u32, mix: &Mix) -> Option<Vec<String>> {
     let accepted = nodes.iter().filter(|node| replica.accepts(&node.model, node.gpu_memory));
     let mut left: Vec<Node> = accepted.cloned().collect();
-    let mut whole = Ranking::new(&left, replica, replica.size, mix);
-    let mut single = Ranking::new(&left, replica, 1, mix);
+    let worth = worth(nodes, replica.model, mix);
+    let mut whole = Ranking::new(&left, replica, replica.size, &worth);
+    let mut single = Ranking::new(&left, replica, 1, &worth);
     let mut chosen = Vec::new();
     for _ in 0..count {
         let one = whole.best(&left);
@@ -63,6 +66,19 @@ pub fn choose(nodes: &[Node], replica: &Replica, count: u32, mix: &Mix) -> Optio
     Some(chosen)
 }
 
+/// What the mix makes of `model` with all that is free on `nodes`, those of other models too: what can
+/// run on many models is not scarce on one.
+fn worth(nodes: &[Node], model: &str, mix: &Mix) -> Worth {
+    let models: BTreeSet<&str> = nodes.iter().map(|node| node.model.as_str()).collect();
+    let models: Vec<&str> = models.into_iter().collect();
+    let place = |model: &str| models.binary_search(&model);
+    let idle: Vec<(usize, Idle)> =
+        nodes.iter().filter_map(|node| Some((place(&node.model).ok()?, node.idle()))).collect();
+    let free: Vec<_> = idle.iter().map(|(model, idle)| (*model, idle, 1)).collect();
+    let mut worths = mix.priced(&models, &free);
+    place(model).map_or_else(|_| Worth::default(), |at| worths.swap_remove(at))
+}
+
 /// What so many pods of a replica cost on each node, kept while nodes fill up one by one.
 struct Ranking<'a> {
     replica: &'a Replica<'a>,
@@ -72,9 +88,9 @@ struct Ranking<'a> {
 }
 
 impl<'a> Ranking<'a> {
-    fn new(nodes: &[Node], replica: &'a Replica<'a>, pods: u32, mix: &'a Mix) -> Self {
+    fn new(nodes: &[Node], replica: &'a Replica<'a>, pods: u32, worth: &'a Worth) -> Self {
         let costs = vec![None; nodes.len()];
-        let mut ranking = Self { replica, pods, worth: mix.of(replica.model), costs };
+        let mut ranking = Self { replica, pods, worth, costs };
         for (place, node) in nodes.iter().enumerate() {
             ranking.judge(place, node);
         }

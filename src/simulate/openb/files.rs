@@ -14,7 +14,6 @@ const MOST_GPUS: u32 = 1_024;
 /// A node as it starts.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
-    pub name: String,
     /// Which of the trace's models.
     pub model: usize,
     pub idle: Idle,
@@ -44,15 +43,6 @@ impl Trace {
         }
         asked
     }
-
-    /// GPUs of each model.
-    pub(super) fn fleet(&self) -> BTreeMap<String, u64> {
-        let mut fleet: BTreeMap<String, u64> = BTreeMap::new();
-        for node in &self.nodes {
-            *fleet.entry(self.models[node.model].clone()).or_default() += u64::from(node.idle.whole);
-        }
-        fleet
-    }
 }
 
 /// Reads both lists.
@@ -72,7 +62,7 @@ fn read_nodes(path: &Path) -> Result<(Vec<String>, Vec<Node>, u64), Error> {
         if whole > 0 && model.is_empty() {
             return Err(row.wrong("it has GPUs but no model".into()));
         }
-        let (milli_cpu, memory) = (row.number("cpu_milli")?, row.number("memory_mib")?);
+        let (milli_cpu, memory) = (row.number("cpu_milli")?, memory(&row)?);
         let idle = Idle { milli_cpu, memory, whole, parts: Vec::new() };
         capacity += idle.milli();
         if rows.insert(name, (model, idle)).is_some() {
@@ -85,9 +75,9 @@ fn read_nodes(path: &Path) -> Result<(Vec<String>, Vec<Node>, u64), Error> {
     let models: BTreeSet<&str> = rows.values().map(|(model, _)| *model).collect();
     let models: Vec<String> = models.into_iter().map(Into::into).collect();
     let place = |model: &str| models.binary_search_by(|other| other.as_str().cmp(model));
-    let nodes = rows.into_iter().map(|(name, (model, idle))| {
+    let nodes = rows.into_values().map(|(model, idle)| {
         let model = place(model).expect("all models are listed");
-        Node { name: name.into(), model, idle }
+        Node { model, idle }
     });
     let nodes = nodes.collect();
     Ok((models, nodes, capacity))
@@ -124,7 +114,7 @@ fn ask(row: &Row) -> Result<Ask, Error> {
         },
         count => Gpus::Whole(count),
     };
-    let need = Need { gpus, milli_cpu: row.number("cpu_milli")?, memory: row.number("memory_mib")? };
+    let need = Need { gpus, milli_cpu: row.number("cpu_milli")?, memory: memory(row)? };
     let spec = row.text("gpu_spec").unwrap_or_default();
     let models: BTreeSet<String> =
         spec.split('|').map(str::trim).filter(|model| !model.is_empty()).map(Into::into).collect();
@@ -137,6 +127,13 @@ fn gpus(row: &Row, column: &str) -> Result<u32, Error> {
         return Err(row.wrong(format!("{column} is {count}, more than {MOST_GPUS}")));
     }
     Ok(count)
+}
+
+/// Bytes.
+fn memory(row: &Row) -> Result<u64, Error> {
+    let mebibytes: u64 = row.number("memory_mib")?;
+    let bytes = mebibytes.checked_mul(1 << 20);
+    bytes.ok_or_else(|| row.wrong(format!("memory_mib is {mebibytes}, more than there can be")))
 }
 
 fn named<'a>(row: &Row<'a>, column: &str) -> Result<&'a str, Error> {

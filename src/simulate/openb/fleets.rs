@@ -1,7 +1,7 @@
 //! Nodes under each policy and in one or two levels: a pod comes, a node is chosen and filled.
 
 use crate::engine::board::{Board, Class, Rule, Tightest};
-use crate::engine::fragmentation::{Mix, Worth};
+use crate::engine::fragmentation::Mix;
 use crate::engine::idle::{Gpus, Idle, Place};
 
 use super::files::Trace;
@@ -37,18 +37,11 @@ pub(super) fn fleet<'a>(
         Levels::Two => usize::try_from(options.members).unwrap_or(usize::MAX),
     };
     match options.policy {
-        Policy::Default => by_rule(trace, members, || tightest(trace)),
+        Policy::Default => by_rule(trace, members, || Tightest::new(Mix::new(&trace.asked()))),
         Policy::Bestfit => by_rule(trace, members, || BestFit),
         Policy::Fgd => by_rule(trace, members, || Gradient::new(trace)),
         Policy::Random => Box::new(Chance::new(trace, members, random)),
     }
-}
-
-/// The product's rule, for what the pods of the trace ask for.
-fn tightest(trace: &Trace) -> Tightest {
-    let mix = Mix::new(&trace.asked(), &trace.fleet());
-    let worths: Vec<Worth> = trace.models.iter().map(|model| mix.of(model).clone()).collect();
-    Tightest(worths)
 }
 
 fn by_rule<'a, R: Rule + 'a>(
