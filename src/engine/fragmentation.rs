@@ -17,6 +17,7 @@
 //!   steps of 40 and more; finer ones let noise decide where packing tightly should, coarser ones
 //!   overlook gaps.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::idle::{Gpus, Idle, Need, Place, WHOLE};
@@ -96,11 +97,10 @@ impl Mix {
             (ask, count)
         };
         let mut classes: Vec<(Ask, u64)> = classes.into_iter().map(class).collect();
-        let demand = |(ask, count): &(Ask, u64)| {
-            u128::from(ask.need.gpus.milli()) * u128::from(*count)
-        };
+        let demand =
+            |(ask, count): &(Ask, u64)| u128::from(ask.need.gpus.milli()) * u128::from(*count);
         // The sort keeps the order of classes that ask for equally much.
-        classes.sort_by_key(|class| std::cmp::Reverse(demand(class)));
+        classes.sort_by_key(|class| Reverse(demand(class)));
         let all: u128 = classes.iter().map(demand).fold(0, u128::saturating_add);
         let mut sum: u128 = 0;
         let needed = classes.iter().take_while(|class| {
@@ -134,7 +134,9 @@ impl Mix {
                 worth.0.push(class);
             }
         }
-        worths.iter_mut().for_each(|worth| worth.0.sort_unstable());
+        for worth in &mut worths {
+            worth.0.sort_unstable();
+        }
         worths
     }
 }
@@ -169,13 +171,16 @@ impl Class {
         if idle.whole < self.whole || idle.milli_cpu < self.milli_cpu || idle.memory < self.memory {
             return 0;
         }
-        milli.min(portion(idle.milli_cpu, self.by_cpu)).min(portion(idle.memory >> MEBI, self.by_memory))
+        milli
+            .min(portion(idle.milli_cpu, self.by_cpu))
+            .min(portion(idle.memory >> MEBI, self.by_memory))
     }
 }
 
-/// What `amount` allows at `rate`. Where that is beyond 64 bits it is more GPUs than there are.
+/// What `amount` allows at `rate`; all there is where nothing of it is needed. Where the product is
+/// beyond 64 bits it is more GPUs than there are.
 fn portion(amount: u64, rate: u64) -> u64 {
-    amount.saturating_mul(rate) >> PLACES
+    if rate == u64::MAX { u64::MAX } else { amount.saturating_mul(rate) >> PLACES }
 }
 
 /// What the mix asks of one model.

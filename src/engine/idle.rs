@@ -177,7 +177,8 @@ mod tests {
 
     #[test]
     fn the_limits_of_integers_break_nothing() {
-        let all = Idle { milli_cpu: u64::MAX, memory: u64::MAX, whole: u32::MAX, parts: vec![999; 64] };
+        let all =
+            Idle { milli_cpu: u64::MAX, memory: u64::MAX, whole: u32::MAX, parts: vec![999; 64] };
         assert_eq!(all.milli(), u64::from(u32::MAX) * 1_000 + 64 * 999);
         let need = Need { gpus: Gpus::Whole(u32::MAX), milli_cpu: u64::MAX, memory: u64::MAX };
         let place = all.places(&need).next().unwrap();

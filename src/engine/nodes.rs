@@ -100,8 +100,7 @@ impl<'a> Ranking<'a> {
     /// Notes what the pods cost on the node at `place` now, if it holds them.
     fn judge(&mut self, place: usize, node: &Node) {
         let (need, pods) = (self.replica.need, self.pods);
-        let room =
-            self.replica.pods_within(node.free_gpus, node.free_milli_cpu, node.free_memory);
+        let room = self.replica.pods_within(node.free_gpus, node.free_milli_cpu, node.free_memory);
         self.costs[place] = (room >= pods && pods > 0).then(|| {
             // They fit, so none of these can pass what is free.
             let all = Need {

@@ -24,11 +24,7 @@ pub enum Protocol {
 ///
 /// # Errors
 /// A file makes no sense, or the figures cannot be printed.
-pub fn run(
-    protocol: &Protocol,
-    out: &mut dyn Write,
-    aside: &mut dyn Write,
-) -> Result<(), Error> {
+pub fn run(protocol: &Protocol, out: &mut dyn Write, aside: &mut dyn Write) -> Result<(), Error> {
     match protocol {
         Protocol::Openb(options) => print(&openb::run(options)?, options.json, out, aside),
     }

@@ -46,7 +46,9 @@ impl State {
             Put::Stale => return,
             Put::New => {
                 let request = asking::of_guest(&new);
-                request.into_iter().for_each(|(ask, pods)| self.asked.note(ask, pods));
+                if let Some((ask, pods)) = request {
+                    self.asked.note(ask, pods);
+                }
                 None
             }
             Put::Changed(old) => Some(old),
@@ -148,7 +150,9 @@ impl State {
         let old = match self.pods.put(&uid, pod.version, pod) {
             Put::Stale => return,
             Put::New => {
-                request.into_iter().for_each(|ask| self.asked.note(ask, 1));
+                if let Some(ask) = request {
+                    self.asked.note(ask, 1);
+                }
                 None
             }
             Put::Changed(old) => Some(old),

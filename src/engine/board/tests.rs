@@ -15,14 +15,14 @@ fn models() -> Vec<String> {
     vec!["G2".into(), "T4".into()]
 }
 
-fn any(gpus: Gpus) -> Ask {
+fn free_of_models(gpus: Gpus) -> Ask {
     Ask { need: need(gpus, 1), models: None }
 }
 
 #[test]
 fn an_empty_board_has_no_choice() {
     let mut board = Board::new(Tightest::new(Mix::default()), models());
-    let ask = board.ask(&any(Gpus::Whole(1)));
+    let ask = board.ask(&free_of_models(Gpus::Whole(1)));
     assert_eq!(board.choose(ask), None);
     let class = board.add(7, class(0, 1, 9));
     assert_eq!(board.choose(ask).map(|choice| choice.holder), Some(7));
@@ -35,15 +35,14 @@ fn an_empty_board_has_no_choice() {
 #[test]
 fn ties_go_to_the_tightest_and_then_the_first() {
     let mut board = Board::new(Tightest::new(Mix::default()), models());
-    for (holder, class) in [class(0, 8, 9), class(0, 2, 9), class(1, 2, 5), class(0, 2, 5)]
-        .into_iter()
-        .enumerate()
+    for (holder, class) in
+        [class(0, 8, 9), class(0, 2, 9), class(1, 2, 5), class(0, 2, 5)].into_iter().enumerate()
     {
         board.add(holder, class);
     }
-    let ask = board.ask(&any(Gpus::Whole(2)));
+    let ask = board.ask(&free_of_models(Gpus::Whole(2)));
     assert_eq!(board.choose(ask).map(|choice| choice.holder), Some(2));
-    let bound = Ask { models: Some(["G2".to_owned()].into()), ..any(Gpus::Whole(2)) };
+    let bound = Ask { models: Some(["G2".to_owned()].into()), ..free_of_models(Gpus::Whole(2)) };
     let bound = board.ask(&bound);
     assert_eq!(board.choose(bound).map(|choice| choice.holder), Some(3));
 }
@@ -54,7 +53,7 @@ fn a_holder_keeps_its_other_nodes_of_a_class() {
     board.add(3, class(0, 4, 9));
     let number = board.add(3, class(0, 4, 9));
     board.remove(3, number);
-    let ask = board.ask(&any(Gpus::Whole(4)));
+    let ask = board.ask(&free_of_models(Gpus::Whole(4)));
     assert_eq!(board.choose(ask).map(|choice| choice.holder), Some(3));
 }
 

@@ -9,9 +9,8 @@ fn ask(text: &str) -> Ask {
     let (text, models) = text.split_once('=').map_or((text, None), |(text, list)| {
         (text, Some(list.split('|').map(Into::into).collect()))
     });
-    let (gpus, milli_cpu) = text.split_once('@').map_or((text, 0), |(gpus, cpu)| {
-        (gpus, cpu.parse().unwrap())
-    });
+    let (gpus, milli_cpu) =
+        text.split_once('@').map_or((text, 0), |(gpus, cpu)| (gpus, cpu.parse().unwrap()));
     let gpus = match gpus.strip_prefix('/') {
         Some(milli) => Gpus::Part(milli.parse().unwrap()),
         None => Gpus::Whole(gpus.parse().unwrap()),
@@ -66,9 +65,8 @@ fn scarce_models_are_left_to_those_who_need_them() {
     let mix = mix(&[("1=T4", 1), ("1", 4)]);
     let (much, little) = (idle(8, &[], 0), idle(2, &[], 0));
     let worths = mix.priced(&["G2", "T4"], &[(0, &much, 10), (1, &little, 1)]);
-    let cost = |worth: &Worth, idle: &Idle| {
-        worth.best(idle, worth.of(idle), &ask("1").need).unwrap().0
-    };
+    let cost =
+        |worth: &Worth, idle: &Idle| worth.best(idle, worth.of(idle), &ask("1").need).unwrap().0;
     assert!(cost(&worths[0], &much) < cost(&worths[1], &little));
 }
 
@@ -97,7 +95,8 @@ fn a_part_goes_where_it_spoils_least() {
 
 #[test]
 fn the_limits_of_integers_break_nothing() {
-    let huge = Idle { milli_cpu: u64::MAX, memory: u64::MAX, whole: u32::MAX, parts: vec![999; 64] };
+    let huge =
+        Idle { milli_cpu: u64::MAX, memory: u64::MAX, whole: u32::MAX, parts: vec![999; 64] };
     let need = Need { gpus: Gpus::Whole(u32::MAX), milli_cpu: u64::MAX, memory: u64::MAX };
     let tiny = Need { gpus: Gpus::Part(1), milli_cpu: 1, memory: 1 };
     let asked = [need, tiny].map(|need| (Ask { need, models: None }, u64::MAX));

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::engine::fragmentation::Ask;
 use crate::engine::idle::{Gpus, Idle, Need, WHOLE};
-use crate::simulate::trace::{Row, Table};
 use crate::simulate::Error;
+use crate::simulate::trace::{Row, Table};
 
 /// Most GPUs of a node or a pod: more is a slip of the pen.
 const MOST_GPUS: u32 = 1_024;

@@ -129,13 +129,12 @@ fn published(model: usize, idle: &Idle) -> Class {
 
 /// The number cut to its first [`DIGITS`] binary digits.
 fn rounded(number: u64) -> u64 {
-    let surplus = (u64::BITS - number.leading_zeros()).saturating_sub(digits());
+    let surplus = (u64::BITS - number.leading_zeros()).saturating_sub(DIGITS);
     number >> surplus << surplus
 }
 
-fn digits() -> u32 {
-    std::env::var("DIGITS").map_or(64, |text| text.parse().unwrap())
-}
+/// Binary digits of CPU and memory that a member publishes of a node.
+const DIGITS: u32 = 5;
 
 /// Chance: a node that fits, then a GPU of it that fits.
 struct Chance<'a> {

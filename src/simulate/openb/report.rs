@@ -29,7 +29,11 @@ pub(super) fn report(options: &Options, runs: &[Run], busy: Duration) -> Report 
         let _ = writeln!(table, "  at {at:>3} % arrived  {:>12} % used", text(*found));
     }
     for (at, found) in &fragmentation {
-        let _ = writeln!(table, "  at {at:>3} % arrived  {:>12} % of the idle is fragments", text(*found));
+        let _ = writeln!(
+            table,
+            "  at {at:>3} % arrived  {:>12} % of the idle is fragments",
+            text(*found)
+        );
     }
     let _ = writeln!(table, "  {speed} decisions a second");
     let alloc = object(&alloc, |(mean, sd)| json!({"mean": mean, "sd": sd}));

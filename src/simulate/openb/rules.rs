@@ -84,9 +84,10 @@ impl Gradient {
 
     /// What usual pods can use of a node, in thousandths of a GPU times [`SUM`].
     pub(super) fn usable(&self, model: usize, idle: &Idle) -> u64 {
-        let able = self.0.iter().filter(|usual| {
-            usual.models[model] && idle.milli_cpu >= usual.ask.need.milli_cpu
-        });
+        let able = self
+            .0
+            .iter()
+            .filter(|usual| usual.models[model] && idle.milli_cpu >= usual.ask.need.milli_cpu);
         let usable = able.map(|usual| {
             let all = |least: u32| {
                 let parts = idle.parts.iter().filter(|milli| **milli >= least);
