@@ -92,7 +92,7 @@ impl Rule for Tightest {
     }
 
     fn tie(&self, class: &Class) -> (u64, u64) {
-        (u64::from(class.idle.whole), class.idle.milli_cpu)
+        (class.idle.milli(), class.idle.milli_cpu)
     }
 }
 

@@ -113,7 +113,8 @@ fn the_limits_of_integers_break_nothing() {
 /// What `priced` says, worked out GPU by GPU as its doc describes it.
 fn plain(asked: &[(Ask, u64)], free: &[(usize, Idle)], models: &[&str], at: usize) -> u128 {
     let usable = |ask: &Ask, (model, idle): &(usize, Idle)| {
-        let devices = vec![WHOLE; idle.whole as usize].into_iter().chain(idle.parts.clone());
+        let devices =
+            vec![WHOLE; usize::try_from(idle.whole).unwrap()].into_iter().chain(idle.parts.clone());
         let (least, count) = match ask.need.gpus {
             Gpus::Part(milli) => (milli, 1),
             Gpus::Whole(count) => (WHOLE, count),
@@ -121,7 +122,7 @@ fn plain(asked: &[(Ask, u64)], free: &[(usize, Idle)], models: &[&str], at: usiz
         };
         let able: Vec<u32> = devices.filter(|milli| *milli >= least).collect();
         let fits = ask.accepts(models[*model]) && idle.milli_cpu >= ask.need.milli_cpu;
-        if !fits || (able.len() as u32) < count {
+        if !fits || able.len() < usize::try_from(count).unwrap() {
             return 0;
         }
         let milli = u128::from(able.iter().sum::<u32>());

@@ -154,6 +154,7 @@ fn published(pods: &str, policy: &str) -> f64 {
 }
 
 #[track_caller]
+#[allow(clippy::float_arithmetic, reason = "figures are compared")]
 fn close(pods: &str, policy: Policy, name: &str) {
     let (found, published) = (
         replayed(pods, policy, Levels::Flat)["alloc"]["100"]["mean"].as_f64().unwrap(),
@@ -170,6 +171,7 @@ fn the_replay_gives_what_was_published() {
 
 /// All of them, ten orders each, with figures: `cargo test --release -- --ignored published --nocapture`.
 #[test]
+#[allow(clippy::float_arithmetic, reason = "figures are compared")]
 #[ignore = "seconds with optimisation, minutes without"]
 fn every_policy_beside_what_was_published() {
     let nodes = traces().join("openb_node_list_gpu_node.csv");
