@@ -14,7 +14,7 @@ use crate::cluster::{client, connect, counting};
 use crate::commands::{self, accept, cordon, drain, explain, invite, leave, top, uncordon};
 use crate::metrics::Process;
 use crate::sandbox::{self, MemberSettings};
-use crate::{agent, cluster, gateway, hub};
+use crate::{agent, cluster, gateway, hub, simulate};
 
 /// What ended a run.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,9 @@ pub enum Error {
     /// The sandbox.
     #[error(transparent)]
     Sandbox(#[from] sandbox::Error),
+    /// A replay.
+    #[error(transparent)]
+    Simulate(#[from] simulate::Error),
     /// Standard output, or signals.
     #[error("use the terminal")]
     Terminal(#[from] std::io::Error),
@@ -43,6 +46,9 @@ pub async fn run(verb: Verb) -> Result<ExitCode, Error> {
         Verb::Agent(args) => Box::pin(run_agent(args)).await?,
         Verb::Gateway(args) => Box::pin(run_gateway(args)).await?,
         Verb::Sandbox(args) => return Box::pin(run_sandbox(args)).await,
+        Verb::Simulate { protocol } => {
+            simulate::run(&protocol, &mut stdout(), &mut std::io::stderr())?;
+        }
         Verb::Crds(args) => print_crds(&args)?,
         Verb::Invite(args) => run_invite(args).await?,
         Verb::Accept(args) => run_accept(args).await?,
