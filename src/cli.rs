@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::agent::link::client::Proxy;
 use crate::cluster::Access;
 use crate::commands::table::{Colour, Format};
+use crate::simulate;
 
 /// Idlewild federates idle GPU clusters, owners first.
 ///
@@ -45,10 +46,14 @@ pub enum Verb {
     ///
     /// Example: idlewild sandbox up --members 3
     Sandbox(SandboxArgs),
-    /// Replays a trace through the engine in virtual time, and prints figures.
+    /// Replays a trace through the engine in virtual time and prints figures.
     ///
-    /// Example: idlewild simulate scale --jobs 100000
-    Simulate(SimulateArgs),
+    /// Example: idlewild simulate openb --nodes nodes.csv --pods pods.csv --json
+    Simulate {
+        /// What to replay.
+        #[command(subcommand)]
+        protocol: simulate::Protocol,
+    },
     /// Prints the custom resource definitions.
     ///
     /// Example: idlewild crds --side hub | kubectl apply --server-side --force-conflicts -f -
@@ -244,14 +249,6 @@ pub enum SandboxAct {
         #[arg(long)]
         keep: bool,
     },
-}
-
-/// Flags of `simulate`.
-#[derive(Args, Debug)]
-pub struct SimulateArgs {
-    /// What to replay.
-    #[command(subcommand)]
-    pub protocol: crate::simulate::Protocol,
 }
 
 /// Flags of `crds`.

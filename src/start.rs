@@ -46,8 +46,8 @@ pub async fn run(verb: Verb) -> Result<ExitCode, Error> {
         Verb::Agent(args) => Box::pin(run_agent(args)).await?,
         Verb::Gateway(args) => Box::pin(run_gateway(args)).await?,
         Verb::Sandbox(args) => return Box::pin(run_sandbox(args)).await,
-        Verb::Simulate(args) => {
-            simulate::run(&args.protocol, &mut stdout(), &mut std::io::stderr())?;
+        Verb::Simulate { protocol } => {
+            simulate::run(&protocol, &mut stdout(), &mut std::io::stderr())?;
         }
         Verb::Crds(args) => print_crds(&args)?,
         Verb::Invite(args) => run_invite(args).await?,

@@ -3,8 +3,12 @@
 //! Invariant: std only. No async, clock, randomness, logging or serde; time, policy and identity
 //! are arguments, and the same input gives the same output in any order.
 
+pub mod asked;
+pub mod board;
 pub mod explain;
 pub mod fit;
+pub mod fragmentation;
+pub mod idle;
 pub mod guests;
 pub mod indexes;
 pub mod lifecycle;

@@ -9,6 +9,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 pub mod harvest;
+pub mod openb;
 pub mod scale;
 mod trace;
 
@@ -21,6 +22,9 @@ pub enum Protocol {
     Harvest(harvest::Options),
     /// How fast placement decides on very many GPUs.
     Scale(scale::Options),
+    /// Places the pods of an openb trace on its nodes, one by one, and says how much of the GPUs is
+    /// used (P1).
+    Openb(openb::Options),
 }
 
 /// What a run found.
@@ -67,6 +71,7 @@ pub enum Error {
 /// The protocol says which.
 pub fn run(protocol: &Protocol, out: &mut dyn Write, aside: &mut dyn Write) -> Result<(), Error> {
     let (report, json) = match protocol {
+        Protocol::Openb(options) => (openb::run(options)?, options.json),
         Protocol::Harvest(options) => (harvest::run(options)?, options.json),
         Protocol::Scale(options) => (scale::run(options)?, options.json),
     };

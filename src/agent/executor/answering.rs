@@ -78,6 +78,7 @@ impl State {
     /// Enters a proposal into the books; the serial at which it stands there.
     fn reserve(&mut self, uid: &str, lease: &GuestLease) -> Result<i64, LeaseRefusal> {
         self.lent();
+        let mix = self.asked.mix();
         let spec = &lease.spec;
         let same_job = self.jobs.get(&(spec.hub_id.clone(), spec.job.uid.clone()));
         let others = same_job.into_iter().flatten().filter(|other| other.as_str() != uid);
@@ -103,6 +104,7 @@ impl State {
                 held: self.held.of_hub(&spec.hub_id),
             }),
             rivals: &rivals,
+            mix: &mix,
         };
         match books::answer(&lease.name_any(), spec, books) {
             Answer::Refuse(refusal) => Err(refusal),
@@ -154,8 +156,9 @@ impl State {
     /// Nodes for all pods of a lease, as they were chosen when it was answered.
     fn whole(&mut self, lease: &GuestLease, terms: &Terms) -> Option<BTreeMap<Key, String>> {
         let need = need(lease, terms)?;
+        let mix = self.asked.mix();
         let lent = self.lent().get(&lease.spec.pool);
-        books::fit(lent, &lease.spec.gpu, need, terms)
+        books::fit(lent, &lease.spec.gpu, need, terms, &mix)
     }
 
     /// A node that the pod at `key` has not tried, unless it tried enough.
@@ -175,7 +178,7 @@ impl State {
         let mut candidates = self.lent().get(&lease.spec.pool)?.candidates();
         candidates.retain(|node| !tried.contains(&node.name));
         let replica = books::replica(&lease.spec.gpu, need, 1);
-        nodes::choose(&candidates, &replica, 1)?.pop()
+        nodes::choose(&candidates, &replica, 1, &self.asked.mix())?.pop()
     }
 
     /// Promises `node` to the pod at `key` of the lease `uid`.
@@ -214,7 +217,7 @@ impl State {
 }
 
 /// What each pod of `lease` needs; `None` if its template is not allowed after all.
-fn need(lease: &GuestLease, terms: &Terms) -> Option<PodNeed> {
+pub(super) fn need(lease: &GuestLease, terms: &Terms) -> Option<PodNeed> {
     let need = template::need(&lease.spec.template.value(), lease.spec.gpu.count).ok()?;
     Some(PodNeed { gpus: terms.gpus, milli_cpu: need.milli_cpu, memory: need.memory_bytes })
 }

@@ -12,6 +12,7 @@ use crate::api::gpulease::{EpochRef, GuestLeaseSpec, LeaseRefusal, LeasedGpu};
 use crate::api::gpupool::{GpuPool, GpuPoolSpec};
 use crate::api::{MAX_INDEXES_PER_LEASE, quantity, template};
 use crate::engine::fit::Replica;
+use crate::engine::fragmentation::Mix;
 use crate::engine::indexes::Indexes;
 use crate::engine::model::PodNeed;
 use crate::engine::nodes;
@@ -95,6 +96,8 @@ pub struct Books<'a> {
     pub grant: Option<Grant>,
     /// Leases of the same job: epoch and indexes.
     pub rivals: &'a [(EpochRef, Indexes)],
+    /// What is usually asked for here.
+    pub mix: &'a Mix,
 }
 
 /// The owner's grant for a hub.
@@ -157,7 +160,7 @@ pub fn answer(name: &str, lease: &GuestLeaseSpec, books: Books<'_>) -> Answer {
         return refuse("NotEnoughFree", message);
     }
     let need = PodNeed { gpus: terms.gpus, milli_cpu: need.milli_cpu, memory: need.memory_bytes };
-    match fit(books.lent, &lease.gpu, need, &terms) {
+    match fit(books.lent, &lease.gpu, need, &terms, books.mix) {
         Some(chosen) => Answer::Reserve(chosen),
         None => refuse("NotEnoughFree", not_enough(lease, &terms)),
     }
@@ -183,9 +186,10 @@ pub fn fit(
     gpu: &LeasedGpu,
     need: PodNeed,
     terms: &Terms,
+    mix: &Mix,
 ) -> Option<BTreeMap<Key, String>> {
     let replica = replica(gpu, need, terms.size);
-    let chosen = nodes::choose(&lent?.candidates(), &replica, terms.indexes.len())?;
+    let chosen = nodes::choose(&lent?.candidates(), &replica, terms.indexes.len(), mix)?;
     Some(terms.keys().zip(chosen).collect())
 }
 

@@ -17,6 +17,7 @@
 //!   `event`, `writes`: its eyes and hands. `tally`, `vacating`, `observe`: what it counts.
 
 mod answering;
+mod asking;
 pub mod books;
 pub mod capacity;
 mod carrying;

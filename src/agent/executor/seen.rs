@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::asking;
 use super::event::{Noted, Written, noted};
 use super::guest::Guest;
 use super::outcome;
@@ -43,7 +44,13 @@ impl State {
         let new = Arc::new(item);
         let old = match self.leases.put(&uid, version, new.clone()) {
             Put::Stale => return,
-            Put::New => None,
+            Put::New => {
+                let request = asking::of_guest(&new);
+                if let Some((ask, pods)) = request {
+                    self.asked.note(ask, pods);
+                }
+                None
+            }
             Put::Changed(old) => Some(old),
         };
         if let Some(old) = &old {
@@ -139,9 +146,15 @@ impl State {
         });
         let guest = pod.guest().cloned();
         let waits = matches!(&pod.role, Role::Waits(_));
+        let request = asking::of_owner(&pod);
         let old = match self.pods.put(&uid, pod.version, pod) {
             Put::Stale => return,
-            Put::New => None,
+            Put::New => {
+                if let Some(ask) = request {
+                    self.asked.note(ask, 1);
+                }
+                None
+            }
             Put::Changed(old) => Some(old),
         };
         if self.usages.set(&uid, taken) || waits || old.is_some_and(|old| is_wish(&old)) {

@@ -25,6 +25,7 @@ use crate::api::gpulease::LeasePhase;
 use crate::api::gpupool::GpuPoolSpec;
 use crate::api::{GpuPool, GuestLease, HubGrant};
 use crate::cluster::Seen;
+use crate::engine::asked::Asked;
 
 /// What is known of one lease.
 #[derive(Debug, Default)]
@@ -123,6 +124,8 @@ pub struct State {
     pub(super) changed: bool,
     pub(super) tally: Tally,
     pub(super) meter: Meter,
+    /// What owner and guests ask for, by which nodes are chosen.
+    pub(super) asked: Asked,
 }
 
 impl State {

@@ -49,7 +49,14 @@ const GRANT: Option<Grant> = Some(Grant { max_gpus: None, held: 0 });
 #[track_caller]
 fn check(change: Value, spec: Value, want: &str) {
     let (pool, lent) = (pool(spec), lent(&[8]));
-    let books = Books { pool: Some(&pool), lent: Some(&lent), held: 0, grant: GRANT, rivals: &[] };
+    let books = Books {
+        pool: Some(&pool),
+        lent: Some(&lent),
+        held: 0,
+        grant: GRANT,
+        rivals: &[],
+        mix: &Mix::default(),
+    };
     let found = match answer("l", &lease(change), books) {
         Answer::Reserve(_) => "Reserved".into(),
         Answer::Refuse(refusal) => refusal.reason,
@@ -99,7 +106,14 @@ fn nonsense_is_refused_by_name() {
 #[test]
 fn grants_and_epochs_bind() {
     let (pool, lent) = (pool(json!({})), lent(&[8]));
-    let books = Books { pool: Some(&pool), lent: Some(&lent), held: 0, grant: GRANT, rivals: &[] };
+    let books = Books {
+        pool: Some(&pool),
+        lent: Some(&lent),
+        held: 0,
+        grant: GRANT,
+        rivals: &[],
+        mix: &Mix::default(),
+    };
     let reason = |books: Books<'_>| match answer("l", &lease(json!({})), books) {
         Answer::Reserve(_) => "Reserved".to_owned(),
         Answer::Refuse(refusal) => refusal.reason,
@@ -129,7 +143,7 @@ proptest! {
             "gpu": {"count": gpus, "model": "A100"}}));
         let (pool, lent) = (pool(json!({})), lent(&free));
         let books =
-            Books { pool: Some(&pool), lent: Some(&lent), held: 0, grant: GRANT, rivals: &[] };
+            Books { pool: Some(&pool), lent: Some(&lent), held: 0, grant: GRANT, rivals: &[], mix: &Mix::default() };
         let most: u32 = free.iter().map(|free| free / gpus.unsigned_abs()).sum();
         match answer("l", &spec, books) {
             Answer::Reserve(chosen) => {
