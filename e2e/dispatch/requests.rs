@@ -1,0 +1,160 @@
+//! Requests that each API server counted, by verb and resource: `apiserver_request_total`.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use idlewild::sandbox::{ControlPlane, Federation};
+use serde_json::{Value, json};
+
+/// What changes something.
+const WRITES: [&str; 6] = ["CREATE", "UPDATE", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"];
+
+/// Which cluster, which verb, which resource.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Kind {
+    /// `hub` or `members`.
+    cluster: &'static str,
+    verb: String,
+    resource: String,
+}
+
+/// Who sends a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Sender {
+    /// Whoever submits.
+    User,
+    /// The hub's controller.
+    Hub,
+    /// The agents, to either side.
+    Agent,
+    /// kube-scheduler: it binds, and says so in an Event.
+    Scheduler,
+    /// kwok and the gate player, in place of kubelets.
+    Kubelet,
+    /// What happens without jobs too: heartbeats, node leases, elections, reads of set-up.
+    Background,
+}
+
+/// Requests since an API server began.
+pub(super) type Requests = BTreeMap<Kind, f64>;
+
+impl Kind {
+    fn is_write(&self) -> bool {
+        WRITES.contains(&self.verb.as_str())
+    }
+
+    fn sender(&self) -> Sender {
+        let write = self.is_write();
+        match (self.cluster, self.resource.as_str(), self.verb.as_str()) {
+            (_, _, "WATCH" | "LIST") | (_, "leases" | "nodes" | "nodes/status", _) => {
+                Sender::Background
+            }
+            ("hub", "gpujobs", "CREATE") => Sender::User,
+            ("hub", "gpujobs" | "gpujobs/status", _) => Sender::Hub,
+            ("hub", "gpuleases/status", _) | ("hub", "gpuleases", "GET") => Sender::Agent,
+            ("hub", "gpuleases", _) => Sender::Hub,
+            (_, "gpupools" | "gpupools/status", _) => Sender::Agent,
+            ("members", "pods/binding" | "events", _) => Sender::Scheduler,
+            ("members", "pods/status", _) | ("members", "pods", "PATCH") => Sender::Kubelet,
+            ("members", "pods" | "guestleases" | "guestleases/status", _) => Sender::Agent,
+            ("members", "configmaps", _) if write => Sender::Agent,
+            _ => Sender::Background,
+        }
+    }
+}
+
+/// What all API servers counted by now.
+pub(super) async fn requests(federation: &Federation) -> Requests {
+    let hub = std::iter::once(("hub", &federation.hub.cluster));
+    let members = federation.members.values().map(|member| ("members", &member.cluster));
+    let pages = hub.chain(members).map(async |(name, cluster)| (name, page(cluster).await));
+    let mut all = Requests::new();
+    for (cluster, page) in join_all(pages).await {
+        for (verb, resource, count) in page.lines().filter_map(sample) {
+            *all.entry(Kind { cluster, verb, resource }).or_default() += count;
+        }
+    }
+    all
+}
+
+async fn page(cluster: &ControlPlane) -> String {
+    let request = http::Request::get("/metrics").body(Vec::new()).expect("the literal is valid");
+    cluster.admin.request_text(request).await.expect("the API server shows its metrics")
+}
+
+/// Verb, resource and count of one line of `/metrics`.
+fn sample(line: &str) -> Option<(String, String, f64)> {
+    let labels = line.strip_prefix("apiserver_request_total{")?;
+    let (labels, count) = labels.rsplit_once("} ")?;
+    let label = |name: &str| {
+        let from = labels.split(',').find_map(|label| label.strip_prefix(name))?;
+        Some(from.strip_prefix("=\"")?.trim_end_matches('"'))
+    };
+    let (resource, part) = (label("resource")?, label("subresource")?);
+    let resource = match part {
+        "" => resource.to_owned(),
+        part => format!("{resource}/{part}"),
+    };
+    Some((label("verb")?.to_owned(), resource, count.parse().ok()?))
+}
+
+/// What came between two looks.
+pub(super) fn since(before: &Requests, after: &Requests) -> Requests {
+    let more = |(kind, after): (&Kind, &f64)| {
+        let more = after - before.get(kind).unwrap_or(&0.0);
+        (more > 0.0).then(|| (kind.clone(), more))
+    };
+    after.iter().filter_map(more).collect()
+}
+
+/// Writes of all senders but kubelets and background.
+pub(super) fn writes(requests: &Requests) -> f64 {
+    let counted = |kind: &Kind| {
+        kind.is_write() && !matches!(kind.sender(), Sender::Kubelet | Sender::Background)
+    };
+    requests.iter().filter(|(kind, _)| counted(kind)).map(|(_, count)| count).sum()
+}
+
+/// All writes that reach any API server.
+pub(super) fn all_writes(requests: &Requests) -> f64 {
+    requests.iter().filter(|(kind, _)| kind.is_write()).map(|(_, count)| count).sum()
+}
+
+/// One line for each kind of request, by sender; what is rare is left out.
+pub(super) fn table(requests: &Requests, jobs: f64) -> String {
+    let mut lines: Vec<_> =
+        requests.iter().map(|(kind, count)| (kind.sender(), kind, count)).collect();
+    lines.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+    let shown = lines.into_iter().filter(|(_, _, count)| **count / jobs >= 0.005);
+    let line = |(sender, kind, count): (Sender, &Kind, &f64)| {
+        let mark = if kind.is_write() { "write" } else { "read" };
+        let Kind { cluster, verb, resource } = kind;
+        let each = count / jobs;
+        format!(
+            "    {each:7.3} {mark:<5} {:<10} {cluster:<7} {verb} {resource}\n",
+            format!("{sender:?}")
+        )
+    };
+    shown.map(line).collect()
+}
+
+/// The same for programs.
+pub(super) fn as_json(requests: &Requests, jobs: f64) -> Value {
+    let one = |(kind, count): (&Kind, &f64)| {
+        json!({
+            "sender": format!("{:?}", kind.sender()), "cluster": kind.cluster, "verb": kind.verb,
+            "resource": kind.resource, "perJob": count / jobs,
+        })
+    };
+    Value::Array(requests.iter().map(one).collect())
+}
+
+#[test]
+fn a_line_of_metrics_is_read() {
+    let line = "apiserver_request_total{code=\"200\",component=\"apiserver\",dry_run=\"\",\
+                group=\"\",resource=\"pods\",scope=\"resource\",subresource=\"binding\",\
+                verb=\"CREATE\",version=\"v1\"} 12";
+    let want = Some(("CREATE".to_owned(), "pods/binding".to_owned(), 12.0));
+    assert_eq!(sample(line), want);
+    assert_eq!(sample("apiserver_request_total_other{} 1"), None);
+}
