@@ -86,9 +86,9 @@ bench: setup build image ## Prints figures: memory and CPU of hub and agent, dis
 		cargo test --locked --test e2e -- --test-threads=1 --ignored --nocapture $(or $(TESTS),bench)
 
 .PHONY: bench-dispatch
-bench-dispatch: setup ## Prints what a job costs and how long it takes through real API servers: MEMBERS="3 6 12" JOBS=1000
+bench-dispatch: setup ## Prints what a job costs and how long it takes through real API servers: MEMBERS="3 6 12" JOBS=1000 PHASES="half gangs"
 	cargo build --locked --release
-	IDLEWILD_PROGRAM=target/release/idlewild BENCH_MEMBERS="$(MEMBERS)" BENCH_JOBS="$(JOBS)" \
+	IDLEWILD_PROGRAM=target/release/idlewild BENCH_MEMBERS="$(MEMBERS)" BENCH_JOBS="$(JOBS)" BENCH_PHASES="$(PHASES)" \
 		cargo test --locked --test e2e -- --test-threads=1 --ignored --nocapture $(or $(TESTS),dispatch::)
 
 .PHONY: image

@@ -4,7 +4,8 @@
 //! figures and never fails for time; it fails for jobs that are lost or run twice. kwok's pods are
 //! not containers: every latency here ends at the pod object, never at a running process.
 //!
-//! `BENCH_MEMBERS` ("3 6 12") and `BENCH_JOBS` choose how large it is; see `make bench-dispatch`.
+//! `BENCH_MEMBERS` ("3 6 12") and `BENCH_JOBS` choose how large it is, `BENCH_PHASES` ("half gangs")
+//! what follows the burst; see `make bench-dispatch`.
 
 mod ceiling;
 mod figures;
@@ -79,14 +80,17 @@ async fn run(federation: &Federation, jobs: usize) -> Value {
     printing::show(&burst);
     let most = burst.outcome.rate;
     let mut phases = vec![burst];
-    for (name, share) in [("quarter", 0.25), ("half", 0.5), ("three-quarters", 0.75)] {
-        let steady = single(name, STEADY.min(jobs), Some(most * share));
-        phases.push(measure(federation, &sight, steady).await);
+    let steady = |name, share| single(name, STEADY.min(jobs), Some(most * share));
+    let gangs = Load { size: 4, gpus: 8, jobs: 30, run_for: "10s", ..single("gangs", 0, None) };
+    let all = [steady("quarter", 0.25), steady("half", 0.5), steady("three-quarters", 0.75), gangs];
+    let chosen = std::env::var("BENCH_PHASES").ok().filter(|text| !text.trim().is_empty());
+    let wanted = |load: &Load| {
+        chosen.as_ref().is_none_or(|text| text.split_whitespace().any(|word| word == load.name))
+    };
+    for load in all.into_iter().filter(wanted) {
+        phases.push(measure(federation, &sight, load).await);
         printing::show(phases.last().expect("just pushed"));
     }
-    let gangs = Load { size: 4, gpus: 8, jobs: 30, run_for: "10s", ..single("gangs", 0, None) };
-    phases.push(measure(federation, &sight, gangs).await);
-    printing::show(phases.last().expect("just pushed"));
     let ceiling = ceiling::ceiling(federation).await;
     let share = printing::ceiling(ceiling, &phases[0]);
     json!({

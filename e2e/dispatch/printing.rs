@@ -24,10 +24,14 @@ pub(super) fn show(measured: &Measured) {
     println!("  submit -> pod  {}", outcome.submit_to_pod);
     println!("  finish -> hub  {}", outcome.finish_to_hub);
     println!("  lost {}, doubled {}", outcome.lost, outcome.doubled);
+    let writes = requests::Writes::of(requests, jobs);
     println!(
-        "  {:.2} API writes per job (kubelets' and background apart); hub's controller {:.2} \
-         requests and {:.3} removals",
-        requests::writes(requests) / jobs,
+        "  API writes per job: {:.2} of user, hub and agents, {:.2} of the scheduler, {:.2} for the \
+         owner's quota (kubelets' and background apart)",
+        writes.ours, writes.scheduler, writes.quota
+    );
+    println!(
+        "  hub's controller: {:.2} requests per job and {:.3} removals",
         measured.controller / jobs,
         measured.removals / jobs,
     );
@@ -64,7 +68,7 @@ pub(super) fn as_json(measured: &Measured) -> Value {
     let more = json!({
         "name": load.name, "jobs": load.jobs, "size": load.size, "gpus": load.gpus,
         "openLoopRate": load.rate, "seconds": measured.took.as_secs_f64(),
-        "writesPerJob": requests::writes(requests) / jobs,
+        "writesPerJob": requests::Writes::of(requests, jobs).as_json(),
         "controllerRequestsPerJob": measured.controller / jobs,
         "controllerRemovalsPerJob": measured.removals / jobs,
         "requests": requests::as_json(requests, jobs),
@@ -90,7 +94,7 @@ pub(super) fn growth(runs: &[Value]) -> Value {
         let of = |run: &Value| run["phases"][0][name].as_f64().unwrap_or(f64::NAN);
         (of(last) / of(first)).ln() / wider
     };
-    let names = ["jobsPerSecond", "controllerRequestsPerJob", "writesPerJob", "cpuMillisPerJob"];
+    let names = ["jobsPerSecond", "controllerRequestsPerJob", "cpuMillisPerJob"];
     let all = names.map(|name| (name.to_owned(), json!(exponent(name))));
     let all = Value::Object(all.into_iter().collect());
     println!("\nexponents of growth with members: {all}");

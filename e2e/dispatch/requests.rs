@@ -7,7 +7,7 @@ use idlewild::sandbox::{ControlPlane, Federation};
 use serde_json::{Value, json};
 
 /// What changes something.
-const WRITES: [&str; 6] = ["CREATE", "UPDATE", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"];
+const WRITES: [&str; 6] = ["POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"];
 
 /// Which cluster, which verb, which resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +29,8 @@ pub(super) enum Sender {
     Agent,
     /// kube-scheduler: it binds, and says so in an Event.
     Scheduler,
+    /// The API server and its controller manager, which count guests against the owner's quota.
+    Quota,
     /// kwok and the gate player, in place of kubelets.
     Kubelet,
     /// What happens without jobs too: heartbeats, node leases, elections, reads of set-up.
@@ -49,13 +51,14 @@ impl Kind {
             (_, _, "WATCH" | "LIST") | (_, "leases" | "nodes" | "nodes/status", _) => {
                 Sender::Background
             }
-            ("hub", "gpujobs", "CREATE") => Sender::User,
+            ("hub", "gpujobs", "POST") => Sender::User,
             ("hub", "gpujobs" | "gpujobs/status", _) => Sender::Hub,
             ("hub", "gpuleases/status", _) | ("hub", "gpuleases", "GET") => Sender::Agent,
             ("hub", "gpuleases", _) => Sender::Hub,
             (_, "gpupools" | "gpupools/status", _) => Sender::Agent,
             ("members", "pods/binding" | "events", _) => Sender::Scheduler,
             ("members", "pods/status", _) | ("members", "pods", "PATCH") => Sender::Kubelet,
+            ("members", "resourcequotas/status", _) => Sender::Quota,
             ("members", "pods" | "guestleases" | "guestleases/status", _) => Sender::Agent,
             ("members", "configmaps", _) if write => Sender::Agent,
             _ => Sender::Background,
@@ -107,12 +110,34 @@ pub(super) fn since(before: &Requests, after: &Requests) -> Requests {
     after.iter().filter_map(more).collect()
 }
 
-/// Writes of all senders but kubelets and background.
-pub(super) fn writes(requests: &Requests) -> f64 {
-    let counted = |kind: &Kind| {
-        kind.is_write() && !matches!(kind.sender(), Sender::Kubelet | Sender::Background)
-    };
-    requests.iter().filter(|(kind, _)| counted(kind)).map(|(_, count)| count).sum()
+/// Writes for jobs by whoever sends them, kubelets' and background apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Writes {
+    /// The user's, the hub's and the agents'.
+    pub(super) ours: f64,
+    /// kube-scheduler's: bindings and Events.
+    pub(super) scheduler: f64,
+    /// Those that keep the count of the owner's quota.
+    pub(super) quota: f64,
+}
+
+impl Writes {
+    pub(super) fn of(requests: &Requests, jobs: f64) -> Self {
+        let sum = |fits: fn(Sender) -> bool| {
+            let fits = |kind: &Kind| kind.is_write() && fits(kind.sender());
+            let all = requests.iter().filter(|(kind, _)| fits(kind));
+            all.map(|(_, count)| count).sum::<f64>() / jobs
+        };
+        Self {
+            ours: sum(|sender| matches!(sender, Sender::User | Sender::Hub | Sender::Agent)),
+            scheduler: sum(|sender| sender == Sender::Scheduler),
+            quota: sum(|sender| sender == Sender::Quota),
+        }
+    }
+
+    pub(super) fn as_json(self) -> Value {
+        json!({ "ours": self.ours, "scheduler": self.scheduler, "quota": self.quota })
+    }
 }
 
 /// All writes that reach any API server.
@@ -153,8 +178,8 @@ pub(super) fn as_json(requests: &Requests, jobs: f64) -> Value {
 fn a_line_of_metrics_is_read() {
     let line = "apiserver_request_total{code=\"200\",component=\"apiserver\",dry_run=\"\",\
                 group=\"\",resource=\"pods\",scope=\"resource\",subresource=\"binding\",\
-                verb=\"CREATE\",version=\"v1\"} 12";
-    let want = Some(("CREATE".to_owned(), "pods/binding".to_owned(), 12.0));
+                verb=\"POST\",version=\"v1\"} 12";
+    let want = Some(("POST".to_owned(), "pods/binding".to_owned(), 12.0));
     assert_eq!(sample(line), want);
     assert_eq!(sample("apiserver_request_total_other{} 1"), None);
 }

@@ -51,6 +51,8 @@ fn bench_a_hub_that_restarts_with_ten_thousand_live_jobs() {
 /// Waits until the room is used and the last job knows why it waits.
 async fn steady(api: &Api<GpuJob>) {
     eventually("jobs run and the rest says why it waits", SOON * 10, async || {
+        // Looked at rarely: ten thousand jobs are a long list.
+        tokio::time::sleep(Duration::from_secs(3)).await;
         let all = api.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
         let told = all.iter().filter(|job| condition(job, "Placed").is_some()).count();
         let phase = |job: &GpuJob| job.status.as_ref().and_then(|status| status.phase);

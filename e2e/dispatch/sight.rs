@@ -160,7 +160,9 @@ async fn watch(client: Client, url: String, mut see: impl FnMut(bool, Slim)) {
                         version = mark.metadata.resource_version;
                         continue;
                     }
-                    WatchEvent::Error(error) => panic!("a watch of {url} lost its place: {error}"),
+                    WatchEvent::Error(error) => {
+                        panic!("a watch of {url} lost its place: {error:?}")
+                    }
                 };
                 version.clone_from(&object.metadata.resource_version);
                 see(gone, object);
