@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::guest::Stage;
 use super::state::{State, is_over};
 use super::step::{self, Run, Step, Why};
 use super::workload::{self, Plan};
@@ -95,9 +96,13 @@ impl State {
                     uid: pod_uid.clone(),
                     version: None,
                     grace: None,
+                    over: None,
                 };
                 match why {
-                    Why::Recorded => {}
+                    Why::Recorded => {
+                        let all = is_over(lease) && guest.stage == Stage::Succeeded;
+                        delete.over = all.then(|| lease.name_any());
+                    }
                     Why::Stop(reason, grace) => {
                         delete.grace = Some(grace);
                         known.memory.doomed.entry(key).or_insert(reason);
