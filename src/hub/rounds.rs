@@ -71,13 +71,14 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
         demands.extend(demand);
     }
     if capacity_changed || state.capacity_changed {
-        state.capacity_changed = false;
+        (state.capacity_changed, state.crowded, state.answers) = (false, false, 0);
         demands.extend(standing_demands(state, &passes));
     }
     let plan = match demands.is_empty() {
         true => Plan::default(),
         false => round::round(&snapshot::snapshot(state, demands, now.instant, now.wall)),
     };
+    state.crowded |= plan.waiting.values().any(conclude::is_brief);
     let mut placements: BTreeMap<JobId, Vec<Placement>> = BTreeMap::new();
     for placement in plan.placements {
         placements.entry(placement.job.clone()).or_default().push(placement);
