@@ -52,6 +52,8 @@ pub(super) struct Measured {
     pub(super) controller: f64,
     /// Of those, removals of leases.
     pub(super) removals: f64,
+    /// Milliseconds of `uses` that would have been used without jobs too.
+    pub(super) idle: f64,
     /// From the first submission to the last write.
     pub(super) took: Duration,
     /// Share of two cores that other programs took.
@@ -71,7 +73,14 @@ struct MadeMeta {
 }
 
 /// Runs `load` and takes its figures; everything is as before afterwards.
-pub(super) async fn measure(federation: &Federation, sight: &Sight, load: Load) -> Measured {
+///
+/// Without anything to do, all processes use `idle` thousandths of a core.
+pub(super) async fn measure(
+    federation: &Federation,
+    sight: &Sight,
+    load: Load,
+    idle: f64,
+) -> Measured {
     let user = federation.hub.cluster.client_for(USER).await.expect("the user has a kubeconfig");
     sight.forget();
     let before = (requests::requests(federation).await, processes::uses(federation));
@@ -96,6 +105,7 @@ pub(super) async fn measure(federation: &Federation, sight: &Sight, load: Load) 
         controller: each(false),
         removals: each(true),
         others: (all - machine - own - driver).max(0.0) / (took.as_secs_f64() * 2000.0),
+        idle: idle * took.as_secs_f64(),
         uses,
         took,
         loaded,

@@ -76,7 +76,7 @@ async fn run(federation: &Federation, jobs: usize) -> Value {
     let idle = idle(federation).await;
     let sight = Sight::open(federation).await;
     let single = |name, jobs, rate| Load { name, jobs, size: 1, gpus: 1, run_for: "30s", rate };
-    let burst = measure(federation, &sight, single("burst", jobs, None)).await;
+    let burst = measure(federation, &sight, single("burst", jobs, None), idle).await;
     printing::show(&burst);
     let most = burst.outcome.rate;
     let mut phases = vec![burst];
@@ -88,7 +88,7 @@ async fn run(federation: &Federation, jobs: usize) -> Value {
         chosen.as_ref().is_none_or(|text| text.split_whitespace().any(|word| word == load.name))
     };
     for load in all.into_iter().filter(wanted) {
-        phases.push(measure(federation, &sight, load).await);
+        phases.push(measure(federation, &sight, load, idle).await);
         printing::show(phases.last().expect("just pushed"));
     }
     let ceiling = ceiling::ceiling(federation).await;

@@ -36,7 +36,10 @@ pub(super) fn show(measured: &Measured) {
         measured.removals / jobs,
     );
     println!("{}", requests::table(requests, jobs).trim_end());
-    println!("  {:.1} ms of CPU per job over all processes:", processes::sum(uses) / jobs);
+    let (all, idle) = (processes::sum(uses) / jobs, measured.idle / jobs);
+    println!(
+        "  {all:.1} ms of CPU per job over all processes, of which {idle:.1} without jobs too:"
+    );
     for (kind, used) in uses {
         let (each, peak) = (used.processor / jobs, used.peak);
         println!("    {each:7.2} ms {peak:7.1} MiB at most  {kind}");
@@ -72,7 +75,7 @@ pub(super) fn as_json(measured: &Measured) -> Value {
         "controllerRequestsPerJob": measured.controller / jobs,
         "controllerRemovalsPerJob": measured.removals / jobs,
         "requests": requests::as_json(requests, jobs),
-        "cpuMillisPerJob": processes::sum(uses) / jobs,
+        "cpuMillisPerJob": processes::sum(uses) / jobs, "ofWhichIdle": measured.idle / jobs,
         "processes": processes::as_json(uses, jobs),
         "othersShareOfMachine": measured.others, "loadAverage": measured.loaded,
     });
