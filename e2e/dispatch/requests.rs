@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 /// What changes something.
 const WRITES: [&str; 6] = ["POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"];
 
+/// Stands between a resource and the code of an answer that was no success.
+const REFUSED: &str = " -> ";
+
 /// Which cluster, which verb, which resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Kind {
@@ -42,7 +45,7 @@ pub(super) type Requests = BTreeMap<Kind, f64>;
 
 impl Kind {
     fn is_write(&self) -> bool {
-        WRITES.contains(&self.verb.as_str())
+        WRITES.contains(&self.verb.as_str()) && !self.resource.contains(REFUSED)
     }
 
     fn sender(&self) -> Sender {
@@ -94,10 +97,14 @@ fn sample(line: &str) -> Option<(String, String, f64)> {
         Some(from.strip_prefix("=\"")?.trim_end_matches('"'))
     };
     let (resource, part) = (label("resource")?, label("subresource")?);
-    let resource = match part {
+    let mut resource = match part {
         "" => resource.to_owned(),
         part => format!("{resource}/{part}"),
     };
+    let code = label("code")?;
+    if !code.starts_with('2') {
+        resource = format!("{resource}{REFUSED}{code}");
+    }
     Some((label("verb")?.to_owned(), resource, count.parse().ok()?))
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::guest::Stage;
 use super::state::{State, is_over};
 use super::step::{self, Run, Step, Why};
 use super::workload::{self, Plan};
@@ -99,10 +98,7 @@ impl State {
                     over: None,
                 };
                 match why {
-                    Why::Recorded => {
-                        let all = is_over(lease) && guest.stage == Stage::Succeeded;
-                        delete.over = all.then(|| lease.name_any());
-                    }
+                    Why::Recorded => delete.over = is_over(lease).then(|| lease.name_any()),
                     Why::Stop(reason, grace) => {
                         delete.grace = Some(grace);
                         known.memory.doomed.entry(key).or_insert(reason);

@@ -1,12 +1,8 @@
 //! Pods of leases that are over, removed many at once: one request instead of one for each.
 //!
 //! Invariant: only leases whose every result is on record are named here, and the server is told to
-//! spare what has not succeeded. A lease's name holds hub, job and epoch and is never reused, so its
-//! label says as much as a UID would.
-//!
-//! Why without grace: that a pod succeeded only its kubelet says, once all its containers have ended,
-//! so there is nothing left to wait for; with grace the kubelet would have to delete it once more. A
-//! pod may be called failed without that (its node is lost), so those go one by one, with grace.
+//! spare what has not ended. A lease's name holds hub, job and epoch and is never reused, so its label
+//! says as much as a UID would.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,8 +21,8 @@ use crate::cluster::{Error, within};
 const GATHERED: Duration = Duration::from_secs(2);
 /// Most leases whose pods one request removes: their names must fit into its address.
 const AT_ONCE: usize = 50;
-/// The kubelet's last word on it was read and recorded.
-const SUCCEEDED: &str = "status.phase=Succeeded";
+/// What has ended; its end was read and recorded.
+const ENDED: &str = "status.phase!=Pending,status.phase!=Running,status.phase!=Unknown";
 /// The server would otherwise answer with every pod that it removed, in full.
 const NAMES_ONLY: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
@@ -50,7 +46,7 @@ impl Sweep {
         Self { patience: GATHERED, gathered: Mutex::default(), full: Notify::new() }
     }
 
-    /// Whether the pods of `lease` that succeeded were removed, with those of other leases by one call of
+    /// Whether the ended pods of `lease` were removed, with those of other leases by one call of
     /// `remove`, which the first one to come carries out for all.
     pub(super) async fn of<F>(&self, lease: &str, remove: impl Fn(Vec<String>) -> F) -> bool
     where
@@ -90,7 +86,7 @@ impl Sweep {
     }
 }
 
-/// Removes the pods of `leases` in `namespace` that succeeded.
+/// Removes the ended pods of `leases` in `namespace`.
 pub(super) async fn remove(
     client: &Client,
     namespace: &str,
@@ -98,9 +94,9 @@ pub(super) async fn remove(
 ) -> Result<(), Error> {
     const WHAT: &str = "delete ended guests";
     let labels = format!("{LABEL_GUEST_LEASE} in ({})", leases.join(","));
-    let which = ListParams::default().labels(&labels).fields(SUCCEEDED);
-    let now = DeleteParams::default().grace_period(0);
-    let request = Request::new(Pod::url_path(&(), Some(namespace))).delete_collection(&now, &which);
+    let which = ListParams::default().labels(&labels).fields(ENDED);
+    let request = Request::new(Pod::url_path(&(), Some(namespace)))
+        .delete_collection(&DeleteParams::default(), &which);
     let mut request =
         request.map_err(|error| Error::call(WHAT, kube::Error::BuildRequest(error)))?;
     request.headers_mut().insert(http::header::ACCEPT, http::HeaderValue::from_static(NAMES_ONLY));

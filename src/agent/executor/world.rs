@@ -365,11 +365,11 @@ impl World {
         Event::Written(delete.lease, task, written)
     }
 
-    /// Removes all pods of the lease `name` that succeeded, recorded or not.
+    /// Removes all pods of the lease `name` that have ended, recorded or not.
     fn sweep(&mut self, name: &str) {
         let ended = |pod: &core::Pod| {
             let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            phase == Some("Succeeded")
+            matches!(phase, Some("Succeeded" | "Failed"))
                 && pod.labels().get(crate::api::LABEL_GUEST_LEASE).is_some_and(|of| of == name)
         };
         let ended: Vec<_> =

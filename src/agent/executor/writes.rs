@@ -75,8 +75,7 @@ pub struct Delete {
     pub version: Option<String>,
     /// Seconds to stop; `None` = the pod has ended.
     pub grace: Option<i64>,
-    /// Name of its lease if that is over and the pod succeeded: all such pods of it go, with those of
-    /// other leases.
+    /// Name of its lease if that is over: all its pods go, with those of other leases.
     pub over: Option<String>,
 }
 
@@ -239,7 +238,7 @@ impl Writer {
         }
     }
 
-    /// Whether the pods of `leases` that succeeded were removed; if not, each is removed by itself.
+    /// Whether the ended pods of `leases` were removed; if not, each is removed by itself.
     async fn swept(&self, leases: Vec<String>) -> bool {
         let call = sweeping::remove(&self.client, &self.guests, &leases);
         match turn(&self.urgent, call).await {
