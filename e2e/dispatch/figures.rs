@@ -61,7 +61,9 @@ pub(super) fn outcome(stories: &Stories, count: usize, size: usize) -> Outcome {
     made.sort_unstable();
     let (low, high) = (made.len() / 5, made.len() * 4 / 5);
     let slope = match (made.get(low), made.get(high)) {
-        (Some(from), Some(to)) if to > from => (high - low) as f64 / (*to - *from).as_secs_f64(),
+        (Some(from), Some(to)) if to > from => {
+            (high - low) as f64 / to.saturating_sub(*from).as_secs_f64()
+        }
         _ => f64::NAN,
     };
     let waited = |story: &&Story| Some(whole(story, size)?.saturating_sub(story.submitted?));

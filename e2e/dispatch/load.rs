@@ -89,24 +89,25 @@ pub(super) async fn measure(
     submit(&user, sight, load).await;
     over(federation, sight, load.jobs).await;
     tokio::time::sleep(SETTLES).await;
-    let took = sight.now() - began;
-    let uses = processes::since(&before.1, &processes::uses(federation));
+    let took = sight.now().saturating_sub(began);
+    let spent = processes::since(&before.1, &processes::uses(federation));
     let (loaded, all) = processes::machine();
     let after = crate::budget::requests(federation).await;
     let each = |removal: bool| -> f64 {
         let kinds = after.iter().filter(|(what, _)| crate::budget::is_removal(what) == removal);
         kinds.map(|(what, count)| count - controller[what]).sum()
     };
-    let (own, driver) = (processes::sum(&uses), uses["driver (apart)"].processor);
+    let (own, driver) = (processes::sum(&spent), spent["driver (apart)"].processor);
+    let outcome = figures::outcome(&sight.stories(), load.jobs, load.size);
     let measured = Measured {
         load,
-        outcome: figures::outcome(&sight.stories(), load.jobs, load.size),
+        outcome,
         requests: requests::since(&before.0, &requests::requests(federation).await),
         controller: each(false),
         removals: each(true),
         others: (all - machine - own - driver).max(0.0) / (took.as_secs_f64() * 2000.0),
         idle: idle * took.as_secs_f64(),
-        uses,
+        uses: spent,
         took,
         loaded,
     };

@@ -22,9 +22,9 @@ pub(super) fn uses(federation: &Federation) -> Uses {
     let mut uses = Uses::new();
     for (kind, process) in processes(federation) {
         let Some(pid) = process.pid() else { continue };
-        let (used, sum) = (of(&pid.to_string()), uses.entry(kind).or_default());
-        sum.processor += used.processor;
-        sum.peak += used.peak;
+        let (found, sum) = (of(&pid.to_string()), uses.entry(kind).or_default());
+        sum.processor += found.processor;
+        sum.peak += found.peak;
     }
     uses.insert("driver (apart)", of("self"));
     uses

@@ -1,4 +1,28 @@
 //! Requests that each API server counted, by verb and resource: `apiserver_request_total`.
+//!
+//! What a job of one pod writes from its creation to the last trace of it, and why:
+//!
+//! | who | what | why |
+//! |---|---|---|
+//! | user | POST gpujobs | the job |
+//! | hub | PATCH gpujobs/status | the epoch is on record before its lease exists: two leaders start nothing twice |
+//! | hub | POST gpuleases | the word to the member |
+//! | agent | POST guestleases | the member's own record, as a proposal to its books |
+//! | agent | PATCH guestleases/status | reserved, with the serial that survives a restart |
+//! | agent | PATCH gpuleases/status | accepted, onto the version that was not withdrawn |
+//! | agent | PATCH guestleases | confirmed: pods may exist |
+//! | agent | POST pods | the guest |
+//! | scheduler | POST pods/binding, POST events | kube-scheduler's own |
+//! | agent | PATCH guestleases/status, PATCH gpuleases/status | it runs |
+//! | hub | PATCH gpujobs/status | it runs, for the user |
+//! | agent | PATCH guestleases/status | the result is on record before the pod goes |
+//! | agent | PATCH gpuleases/status | the result, for the hub |
+//! | hub | PATCH gpujobs/status | the result, for the user; the lease is folded |
+//! | agent | PATCH guestleases | its hub removed the lease: the template goes, the record stays an hour |
+//!
+//! That is 15 and the scheduler's 2. Removals of leases and pods and the pictures of pools are shared
+//! by many jobs. Each pod also makes the API server and its controller manager count the owner's quota
+//! anew, once or for many pods together.
 
 use std::collections::BTreeMap;
 
@@ -54,16 +78,16 @@ impl Kind {
             (_, _, "WATCH" | "LIST") | (_, "leases" | "nodes" | "nodes/status", _) => {
                 Sender::Background
             }
-            ("hub", "gpujobs", "POST") => Sender::User,
-            ("hub", "gpujobs" | "gpujobs/status", _) => Sender::Hub,
-            ("hub", "gpuleases/status", _) | ("hub", "gpuleases", "GET") => Sender::Agent,
-            ("hub", "gpuleases", _) => Sender::Hub,
-            (_, "gpupools" | "gpupools/status", _) => Sender::Agent,
             ("members", "pods/binding" | "events", _) => Sender::Scheduler,
             ("members", "pods/status", _) | ("members", "pods", "PATCH") => Sender::Kubelet,
             ("members", "resourcequotas/status", _) => Sender::Quota,
-            ("members", "pods" | "guestleases" | "guestleases/status", _) => Sender::Agent,
+            ("hub", "gpuleases/status", _)
+            | ("hub", "gpuleases", "GET")
+            | (_, "gpupools" | "gpupools/status", _)
+            | ("members", "pods" | "guestleases" | "guestleases/status", _) => Sender::Agent,
             ("members", "configmaps", _) if write => Sender::Agent,
+            ("hub", "gpujobs", "POST") => Sender::User,
+            ("hub", "gpujobs" | "gpujobs/status" | "gpuleases", _) => Sender::Hub,
             _ => Sender::Background,
         }
     }

@@ -127,7 +127,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_do_not_wait_and_a_failure_is_told_to_all() {
-        let sweep = Sweep { patience: Duration::from_secs(600), ..Sweep::new() };
+        let sweep = Sweep { patience: Duration::from_mins(10), ..Sweep::new() };
         let calls = AtomicUsize::new(0);
         let remove = |leases: Vec<String>| {
             calls.fetch_add(1, Ordering::Relaxed);

@@ -374,7 +374,9 @@ impl World {
         };
         let ended: Vec<_> =
             self.pods.values().filter(|pod| ended(pod)).map(ResourceExt::name_any).collect();
-        ended.iter().for_each(|pod| self.drop_pod(pod));
+        for pod in &ended {
+            self.drop_pod(pod);
+        }
     }
 
     /// What a new process learns from its first lists.

@@ -172,11 +172,12 @@ async fn those_that_wait_for_answers_are_placed_as_they_come_not_with_the_next_p
     world.pass(0).await;
     assert_eq!(world.leases().len(), 32);
     // The member answers, and publishes nothing.
-    let mut store = world.server.store();
-    for lease in store.all("gpuleases").into_iter().take(16) {
-        world.members[0].step(&mut store, &lease, Mood::Runs);
+    {
+        let mut store = world.server.store();
+        for lease in store.all("gpuleases").into_iter().take(16) {
+            world.members[0].step(&mut store, &lease, Mood::Runs);
+        }
     }
-    drop(store);
     world.pass(0).await;
     world.pass(0).await;
     assert_eq!(world.leases().len(), 48);
