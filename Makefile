@@ -85,6 +85,12 @@ bench: setup build image ## Prints figures: memory and CPU of hub and agent, dis
 	IDLEWILD_PROGRAM=target/$(shell uname -m)-unknown-linux-gnu/release/idlewild \
 		cargo test --locked --test e2e -- --test-threads=1 --ignored --nocapture $(or $(TESTS),bench)
 
+.PHONY: bench-dispatch
+bench-dispatch: setup ## Prints what a job costs and how long it takes through real API servers: MEMBERS="3 6 12" JOBS=1000 PHASES="half gangs"
+	cargo build --locked --release
+	IDLEWILD_PROGRAM=target/release/idlewild BENCH_MEMBERS="$(MEMBERS)" BENCH_JOBS="$(JOBS)" BENCH_PHASES="$(PHASES)" \
+		cargo test --locked --test e2e -- --test-threads=1 --ignored --nocapture $(or $(TESTS),dispatch::)
+
 .PHONY: image
 image: packages image-packages ## Builds the container image and its SBOM below target/image, without a daemon
 	deploy/image.sh target/image

@@ -81,7 +81,7 @@ where
         .await;
 }
 
-fn node(index: usize) -> Value {
+pub(crate) fn node(index: usize) -> Value {
     let resources = json!({
         "cpu": "128", "memory": "1Ti", "ephemeral-storage": "1Ti", "pods": "110", "nvidia.com/gpu": "8",
     });

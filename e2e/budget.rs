@@ -12,7 +12,7 @@ use crate::work::{create, job};
 
 /// Requests of the hub's controller that are for jobs: heartbeats of its own election, watches and
 /// their renewals, and reports on queues and members apart.
-async fn requests(federation: &Federation) -> BTreeMap<String, f64> {
+pub(crate) async fn requests(federation: &Federation) -> BTreeMap<String, f64> {
     let address = &federation.hub.controller().address;
     let page = get(address, "/metrics").await.unwrap().1;
     let of = |verb: &str, resource: &str| {
@@ -58,7 +58,7 @@ async fn cost_per_job(federation: &Federation, count: usize) -> f64 {
 }
 
 /// Leases that are over and on record go later, many at once.
-fn is_removal(what: &str) -> bool {
+pub(crate) fn is_removal(what: &str) -> bool {
     what == "deletecollection gpuleases" || what == "delete gpuleases"
 }
 

@@ -7,6 +7,7 @@
 mod bench;
 mod budget;
 mod charts;
+mod dispatch;
 mod explain;
 mod faults;
 mod front;

@@ -64,7 +64,7 @@ pub(super) fn conclude(
     let wait = wait(state, &pass, waiting, now);
     let new = status(state, &pass, identity, wait.clone(), now);
     note(state, &pass, wait.as_ref(), now);
-    schedule(state, &mut work, &pass, (new, is_brief(waiting)), now);
+    schedule(state, &mut work, &pass, (new, waiting.is_some_and(is_brief)), now);
     if !work.is_empty() {
         state.notes.entry(pass.id).or_default().busy = true;
         others.push(Work::Job(Box::new(work)));
@@ -217,9 +217,9 @@ pub(super) fn until(millis: i64, wall: Timestamp) -> Duration {
 }
 
 /// Whether a wait is likely over before anybody reads of it: members are busy answering.
-fn is_brief(waiting: Option<&Waiting>) -> bool {
+pub(super) fn is_brief(waiting: &Waiting) -> bool {
     match waiting {
-        Some(Waiting::NoPool { refusals }) => refusals.contains_key(&Refusal::TooManyUnanswered),
+        Waiting::NoPool { refusals } => refusals.contains_key(&Refusal::TooManyUnanswered),
         _ => false,
     }
 }

@@ -57,7 +57,7 @@ use work::{Hand, Work};
 
 /// Writes under way at once: enough to keep an API server busy, not enough to drown it.
 const WRITES: usize = 64;
-/// Events that come within this time of one another are decided on together.
+/// Least time between two decisions: what comes meanwhile is decided on together.
 const COALESCED: Duration = Duration::from_millis(5);
 /// Removals gather for this long, or until there are [`REMOVED_AT_ONCE`].
 const GATHERED: Duration = Duration::from_secs(2);
@@ -184,6 +184,8 @@ struct Loop {
     writes: Arc<Semaphore>,
     removals: BTreeMap<String, (Instant, BTreeSet<String>)>,
     queues_at: Instant,
+    /// When it last decided.
+    decided: Instant,
 }
 
 impl Loop {
@@ -202,6 +204,7 @@ impl Loop {
             writes: Arc::new(Semaphore::new(WRITES)),
             removals: BTreeMap::new(),
             queues_at: Instant::now(),
+            decided: Instant::now(),
         }
     }
 
@@ -234,12 +237,14 @@ impl Loop {
                 self.begin(Instant::now());
             }
             self.pass(Now { instant: Instant::now(), wall: Timestamp::now() });
+            self.decided = Instant::now();
         }
     }
 
-    /// Takes in an event and those that come right after it.
+    /// Takes in an event and those that come right after a decision: the first one after a while is
+    /// decided on at once.
     async fn take_with_followers(&mut self, event: Event, events: &mut mpsc::Receiver<Event>) {
-        let until = tokio::time::Instant::now() + COALESCED;
+        let until = tokio::time::Instant::from_std(self.decided + COALESCED);
         self.state.take(event, Instant::now());
         let mut coalesced = 0;
         while let Ok(Some(event)) = tokio::time::timeout_at(until, events.recv()).await {

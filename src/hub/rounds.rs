@@ -80,7 +80,7 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
     }
     let ripe = state.round_at.is_some_and(|at| at <= now.instant);
     if capacity_changed || state.capacity_changed || ripe || somebody_is_kept(state, now) {
-        state.capacity_changed = false;
+        (state.capacity_changed, state.crowded, state.answers) = (false, false, 0);
         state.round_at = None;
         demands.extend(standing_demands(state, &passes));
     }
@@ -88,6 +88,7 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
         true => Plan::default(),
         false => round::round(&snapshot::snapshot(state, demands, now.instant, now.wall)),
     };
+    state.crowded |= plan.waiting.values().any(conclude::is_brief);
     if let Some(at) = plan.wake_at {
         let at = now.instant + conclude::until(at, now.wall);
         state.round_at = Some(state.round_at.map_or(at, |before| before.min(at)));

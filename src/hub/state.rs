@@ -20,6 +20,7 @@ use crate::cluster::Seen;
 use crate::cluster::cache::{self, Cache, Change, Key};
 use crate::engine::guests::Guest;
 use crate::engine::model::{Epoch, JobId, PoolId};
+use crate::engine::placement;
 
 use super::facts::{Answer, Event, Notes, Promise};
 use super::guests;
@@ -31,6 +32,9 @@ use super::tally::{Before, Tally};
 
 /// Members send heartbeats every ten seconds, so that two in a row of all of them were not heard.
 const DEAF_AFTER: Duration = Duration::from_secs(20);
+/// Jobs that wait for members to answer others are looked at after so many answers: half of what one
+/// may owe, so that it always has something to do, and a burst is not looked at for each answer.
+const ANSWERS: u32 = placement::UNANSWERED / 2;
 
 /// All that the hub knows.
 #[derive(Debug, Default)]
@@ -97,6 +101,10 @@ pub(super) struct State {
     pub(super) round_at: Option<Instant>,
     /// Whether capacity may have grown since the last round.
     pub(super) capacity_changed: bool,
+    /// Whether jobs wait for members that have enough to answer.
+    pub(super) crowded: bool,
+    /// Answers that came since those jobs were looked at.
+    pub(super) answers: u32,
     /// What happened since it was last counted.
     pub(super) tally: Tally,
 }
@@ -353,7 +361,12 @@ impl State {
         let (id, epoch) = (job_of(lease), Epoch::from(lease.spec.epoch));
         let serial = lease.status.as_ref().and_then(|status| status.serial);
         if let Some(promise) = self.promises.get_mut(&(id.clone(), epoch)) {
+            let answered = promise.serial.is_none() && serial.is_some();
             promise.serial = serial.or(promise.serial);
+            self.answers += u32::from(answered && self.crowded);
+            if self.answers >= ANSWERS {
+                self.capacity_changed = true;
+            }
         }
         let leases = self.leases_of.entry(id.clone()).or_default();
         match &key {

@@ -95,9 +95,10 @@ impl State {
                     uid: pod_uid.clone(),
                     version: None,
                     grace: None,
+                    over: None,
                 };
                 match why {
-                    Why::Recorded => {}
+                    Why::Recorded => delete.over = is_over(lease).then(|| lease.name_any()),
                     Why::Stop(reason, grace) => {
                         delete.grace = Some(grace);
                         known.memory.doomed.entry(key).or_insert(reason);

@@ -14,7 +14,7 @@
 //! - `runs`, `step`, `gang`, `report`, `outcome`: a lease and its pods → the next step.
 //! - `workload`, `container`: a lease → its pods.
 //! - `store`, `state`, `seen`: the loop's memory. `turn`, `answering`, `carrying`: its decisions.
-//!   `event`, `writes`: its eyes and hands. `tally`, `vacating`, `observe`: what it counts.
+//!   `event`, `writes`, `sweeping`: its eyes and hands. `tally`, `vacating`, `observe`: what it counts.
 
 mod answering;
 mod asking;
@@ -40,6 +40,7 @@ pub mod selecting;
 pub mod state;
 pub mod step;
 pub mod store;
+mod sweeping;
 pub mod tally;
 pub mod turn;
 pub mod usage;

@@ -6,6 +6,7 @@ mod vacating;
 use serde_json::json;
 
 use super::world::World;
+use super::writes::Write;
 use crate::api::gpulease::{LeasePhase, Withdrawal};
 use crate::api::gpupool::FreeNodes;
 
@@ -43,6 +44,34 @@ fn a_single_job_costs_five_writes_and_its_pictures() {
     assert_eq!((status.pods.succeeded, status.pods.bound, status.gpus), (1, 0, 0));
     assert!(status.start_time.is_some() && status.end_time.is_some());
     assert!(world.pods.is_empty());
+}
+
+#[test]
+fn pods_go_with_those_of_other_leases_only_once_all_of_their_lease_is_on_record() {
+    let mut world = World::new(1, &json!({}));
+    let mut state = world.listed();
+    world.propose("l", "0-1", 1, 1);
+    world.settle(&mut state);
+    world.confirm("l");
+    run_to_start(&mut world, &mut state);
+    for (pod, alone) in [("l-0", true), ("l-1", false)] {
+        world.pass(5);
+        world.end(pod, 0);
+        let mut over = Vec::new();
+        while over.is_empty() {
+            for event in std::mem::take(&mut world.news) {
+                state.apply(event, world.now);
+            }
+            for write in state.turn(true, world.now) {
+                if let Write::Delete(delete) = &write {
+                    over.push((delete.name.clone(), delete.over.is_none()));
+                }
+                let answer = world.perform(write);
+                state.apply(answer, world.now);
+            }
+        }
+        assert_eq!(over, [(pod.to_owned(), alone)]);
+    }
 }
 
 #[test]

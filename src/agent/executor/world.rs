@@ -345,6 +345,10 @@ impl World {
     fn perform_delete(&mut self, delete: Delete) -> Event {
         self.writes.push(format!("delete {}", delete.name));
         let task = Task::Pod(delete.key);
+        if let Some(over) = &delete.over {
+            self.sweep(over);
+            return Event::Written(delete.lease, task, Written::Deleting(delete.uid));
+        }
         let stands = self.pods.get(&delete.name);
         let stands = stands.filter(|pod| pod.uid().as_deref() == Some(&delete.uid));
         let version = stands.map(|pod| pod.meta().resource_version.clone());
@@ -359,6 +363,20 @@ impl World {
             }
         };
         Event::Written(delete.lease, task, written)
+    }
+
+    /// Removes all pods of the lease `name` that have ended, recorded or not.
+    fn sweep(&mut self, name: &str) {
+        let ended = |pod: &core::Pod| {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            matches!(phase, Some("Succeeded" | "Failed"))
+                && pod.labels().get(crate::api::LABEL_GUEST_LEASE).is_some_and(|of| of == name)
+        };
+        let ended: Vec<_> =
+            self.pods.values().filter(|pod| ended(pod)).map(ResourceExt::name_any).collect();
+        for pod in &ended {
+            self.drop_pod(pod);
+        }
     }
 
     /// What a new process learns from its first lists.

@@ -13,11 +13,13 @@ use kube::core::Request;
 use kube::{Client, Resource, ResourceExt};
 use serde_json::Value;
 use tokio::sync::Semaphore;
+use tracing::debug;
 
 use super::event::{Event, Written};
 use super::guest::Key;
 use super::pod::Pod;
 use super::step::Task;
+use super::sweeping::{self, Sweep};
 use crate::api::gpulease::{self, GuestLeaseStatus};
 use crate::api::gpupool::GpuPoolStatus;
 use crate::api::{GpuPool, GuestLease};
@@ -73,6 +75,8 @@ pub struct Delete {
     pub version: Option<String>,
     /// Seconds to stop; `None` = the pod has ended.
     pub grace: Option<i64>,
+    /// Name of its lease if that is over: all its pods go, with those of other leases.
+    pub over: Option<String>,
 }
 
 /// Whoever carries out writes.
@@ -83,6 +87,7 @@ pub struct Writer {
     guests: String,
     urgent: Arc<Semaphore>,
     creates: Arc<Semaphore>,
+    sweep: Arc<Sweep>,
 }
 
 impl Writer {
@@ -95,6 +100,7 @@ impl Writer {
             guests: guests.into(),
             urgent: Arc::new(Semaphore::new(URGENT)),
             creates: Arc::new(Semaphore::new(CREATES)),
+            sweep: Arc::new(Sweep::new()),
         }
     }
 
@@ -207,6 +213,11 @@ impl Writer {
     }
 
     async fn delete(&self, delete: &Delete) -> Written {
+        if let Some(lease) = &delete.over
+            && self.sweep.of(lease, |leases| self.swept(leases)).await
+        {
+            return Written::Deleting(delete.uid.clone());
+        }
         let api: Api<core::Pod> = Api::namespaced(self.client.clone(), &self.guests);
         let params = DeleteParams {
             grace_period_seconds: delete.grace.map(|grace| u32::try_from(grace).unwrap_or(0)),
@@ -223,6 +234,18 @@ impl Writer {
             Err(error) => {
                 pause(&error).await;
                 failed(&error)
+            }
+        }
+    }
+
+    /// Whether the ended pods of `leases` were removed; if not, each is removed by itself.
+    async fn swept(&self, leases: Vec<String>) -> bool {
+        let call = sweeping::remove(&self.client, &self.guests, &leases);
+        match turn(&self.urgent, call).await {
+            Ok(()) => true,
+            Err(error) => {
+                debug!(reason = error.reason(), error = chain(&error), "ended guests not removed");
+                false
             }
         }
     }

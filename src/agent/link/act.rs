@@ -38,6 +38,8 @@ pub(super) struct Hand<'a> {
     pub(super) name: String,
     pub(super) lease: Option<GpuLease>,
     pub(super) guest: Option<GuestLease>,
+    /// The hub was seen to remove the lease of `guest`.
+    pub(super) buried: bool,
 }
 
 impl Hand<'_> {
@@ -164,7 +166,9 @@ impl Hand<'_> {
     }
 
     async fn forget(&self, guest: &GuestLease) -> Result<Vec<News>, Error> {
-        if let Some(found) = self.contradiction(guest).await? {
+        if !self.buried
+            && let Some(found) = self.contradiction(guest).await?
+        {
             return Ok(vec![found]);
         }
         // A merge patch empties a map only by naming its keys.

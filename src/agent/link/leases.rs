@@ -90,6 +90,8 @@ struct Desk<'a> {
     owed: BTreeSet<String>,
     /// New leases that wait until everything owed was reported.
     held_back: BTreeSet<String>,
+    /// UIDs of leases that the hub was seen to remove, by name, while their guests do not say so.
+    buried: BTreeMap<String, String>,
     /// Ended guests beyond those that are remembered.
     excess: BTreeSet<String>,
     ticks: u32,
@@ -116,6 +118,7 @@ impl<'a> Desk<'a> {
             missing: BTreeMap::new(),
             owed: BTreeSet::new(),
             held_back: BTreeSet::new(),
+            buried: BTreeMap::new(),
             excess: BTreeSet::new(),
             ticks: 0,
         }
@@ -131,6 +134,9 @@ impl<'a> Desk<'a> {
 
     fn hear(&mut self, event: Event) {
         let listed = matches!(event, Event::Lease(Seen::Listed) | Event::Guest(Seen::Listed));
+        if let Event::Lease(Seen::Gone(lease)) = &event {
+            self.bury(lease);
+        }
         let (leases, guests) = match event {
             Event::Lease(seen) => (self.leases.see(seen), Vec::new()),
             Event::Guest(seen) => (Vec::new(), self.guests.see(seen)),
@@ -147,6 +153,17 @@ impl<'a> Desk<'a> {
             let both = self.guests.iter().filter(|(name, _)| self.leases.get(name).is_some());
             self.owed = both.map(|(name, _)| name.clone()).collect();
             self.dirty.extend(self.owed.iter().cloned());
+        }
+    }
+
+    /// Notes that the hub removed `lease`. Its watch said so of this UID, which never comes back: that
+    /// is a fact, while a lease that is merely not held would have to be looked for.
+    fn bury(&mut self, lease: &GpuLease) {
+        let name = lease.name_any();
+        if let (Some(uid), Some(guest)) = (lease.uid(), self.guests.get(&name))
+            && guest.spec.lease_uid == uid
+        {
+            self.buried.insert(name, uid);
         }
     }
 
@@ -169,6 +186,9 @@ impl<'a> Desk<'a> {
 
     fn consider(&mut self, name: String) {
         let (lease, guest) = (self.leases.get(&name), self.guests.get(&name));
+        if guest.is_none_or(|guest| guest.spec.forgotten) {
+            self.buried.remove(&name);
+        }
         let since = match (lease, guest) {
             (Some(_), None) => *self.missing.entry(name.clone()).or_insert_with(Instant::now),
             _ => {
@@ -200,13 +220,16 @@ impl<'a> Desk<'a> {
     }
 
     fn start(&mut self, name: String, step: Step) {
+        let guest = self.guests.get(&name).cloned();
+        let uid = guest.as_ref().map(|guest| &guest.spec.lease_uid);
         let hand = Hand {
             link: self.link,
             hub: self.hub,
             permits: self.permits,
             name: name.clone(),
             lease: self.leases.get(&name).cloned(),
-            guest: self.guests.get(&name).cloned(),
+            buried: uid.is_some_and(|uid| self.buried.get(&name) == Some(uid)),
+            guest,
         };
         let failures = self.failures.get(&name).copied().unwrap_or(0);
         self.flying.insert(name.clone());

@@ -160,3 +160,25 @@ async fn a_member_is_sent_no_more_than_32_leases_that_it_has_not_answered() {
     assert_eq!(world.starts().len(), 40);
     world.is_silent().await;
 }
+
+#[tokio::test]
+async fn those_that_wait_for_answers_are_placed_as_they_come_not_with_the_next_picture() {
+    let mut world = World::new(&[("north", 100)]).await;
+    world.mood(Mood::Mute);
+    for n in 0..60 {
+        world.submit(&format!("train-{n}"), 1, json!({}));
+    }
+    world.pass(0).await;
+    world.pass(0).await;
+    assert_eq!(world.leases().len(), 32);
+    // The member answers, and publishes nothing.
+    {
+        let mut store = world.server.store();
+        for lease in store.all("gpuleases").into_iter().take(16) {
+            world.members[0].step(&mut store, &lease, Mood::Runs);
+        }
+    }
+    world.pass(0).await;
+    world.pass(0).await;
+    assert_eq!(world.leases().len(), 48);
+}
