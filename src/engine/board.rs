@@ -60,7 +60,7 @@ pub struct Tightest {
     milli: u64,
 }
 
-/// See [`Tightest`]. Looking twice as often changes no figure by a tenth of a point.
+/// See [`Tightest`]. Looking at every fifth changes no figure by more than a tenth of a point.
 const LASTS: u64 = 3;
 
 impl Tightest {
