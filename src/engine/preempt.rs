@@ -100,11 +100,10 @@ pub(super) fn way<'c, 'a>(
     places.sort_unstable();
     let mut shares = Shares::new(rights);
     // Where guests go for it already, if that suffices.
-    let hold = rights.demand.hold.as_ref().map(|hold| &hold.pool);
-    let held = places.iter().find(|(_, place, _)| Some(book.pool(*place).id) == hold);
-    if let Some((_, way)) =
-        held.and_then(|(_, place, replica)| shares.way_in(*place, *replica, book))
-    {
+    let known = rights.demand.hold.as_ref().map(|hold| &hold.pool);
+    let there = places.iter().find(|(_, place, _)| Some(book.pool(*place).id) == known);
+    let way = there.and_then(|(_, place, replica)| shares.way_in(*place, *replica, book));
+    if let Some((_, way)) = way {
         return Some(way);
     }
     let mut best: Option<(Cost, Way)> = None;

@@ -29,23 +29,23 @@ const MICRO: u64 = 1_000_000;
 /// Two to the power of -2^k / [`HALF_LIFE_SECONDS`] in parts of 2^64, for k = 0, 1, …: what is kept
 /// of a value after 1, 2, 4, … seconds.
 const KEPT: [u64; 17] = [
-    0xffff79679adfaaa4,
-    0xfffef2cf7c8339df,
-    0xfffde5a014157144,
-    0xfffbcb4494623210,
-    0xfff7969ad97c6dfd,
-    0xffef2d7c74af65c3,
-    0xffde5c13e6ec49c2,
-    0xffbcbc9379ad8c48,
-    0xff798ad34feb6409,
-    0xfef35c458040fe66,
-    0xfde7d27237b47b43,
-    0xfbd407e3393ad9b4,
-    0xf7b97714a2ce672f,
-    0xefb76a272561ca74,
-    0xe077fb9e07c87ac6,
-    0xc4d2309071d9580d,
-    0x975286f0e486139a,
+    0xffff_7967_9adf_aaa4,
+    0xfffe_f2cf_7c83_39df,
+    0xfffd_e5a0_1415_7144,
+    0xfffb_cb44_9462_3210,
+    0xfff7_969a_d97c_6dfd,
+    0xffef_2d7c_74af_65c3,
+    0xffde_5c13_e6ec_49c2,
+    0xffbc_bc93_79ad_8c48,
+    0xff79_8ad3_4feb_6409,
+    0xfef3_5c45_8040_fe66,
+    0xfde7_d272_37b4_7b43,
+    0xfbd4_07e3_393a_d9b4,
+    0xf7b9_7714_a2ce_672f,
+    0xefb7_6a27_2561_ca74,
+    0xe077_fb9e_07c8_7ac6,
+    0xc4d2_3090_71d9_580d,
+    0x9752_86f0_e486_139a,
 ];
 
 /// A queue as a round sees it.
@@ -162,7 +162,7 @@ struct Account<'a> {
 /// All queues in the course of a round.
 #[derive(Clone, Debug)]
 pub(super) struct Accounts<'a> {
-    accounts: BTreeMap<&'a str, Account<'a>>,
+    of: BTreeMap<&'a str, Account<'a>>,
     pots: BTreeMap<(&'a str, Option<&'a str>), Pot>,
     offered: BTreeMap<&'a str, u64>,
 }
@@ -194,12 +194,12 @@ impl<'a> Accounts<'a> {
                 pot.taken = pot.taken.saturating_add(account.beyond(quota));
             }
         }
-        Self { accounts, pots, offered }
+        Self { of: accounts, pots, offered }
     }
 
     /// The queue, if there is one of that name.
     pub(super) fn queue(&self, name: &str) -> Option<&'a Queue> {
-        self.accounts.get(name).map(|account| account.queue)
+        self.of.get(name).map(|account| account.queue)
     }
 
     /// The weighted dominant share of a queue: the one with the least goes next.
@@ -209,7 +209,7 @@ impl<'a> Accounts<'a> {
 
     /// The same once it also held `more` GPUs of a model.
     pub(super) fn share_with(&self, name: &str, more: Option<(&str, u64)>) -> u64 {
-        let Some(account) = self.accounts.get(name) else { return u64::MAX };
+        let Some(account) = self.of.get(name) else { return u64::MAX };
         let part = |model: &str| {
             let extra = more.filter(|(other, _)| *other == model).map_or(0, |(_, gpus)| gpus);
             let now = account.used.get(model).copied().unwrap_or(0).saturating_add(extra);
@@ -229,14 +229,14 @@ impl<'a> Accounts<'a> {
 
     /// The tightest limit on what a queue may take of a model; `None` = no limit.
     pub(super) fn limit(&self, name: &str, model: &str) -> Option<Limit> {
-        let account = self.accounts.get(name)?;
+        let account = self.of.get(name)?;
         let entries = account.queue.quota.iter().filter(|quota| quota.covers(model));
         entries.map(|quota| self.limit_of(account, quota)).min_by_key(|limit| limit.room)
     }
 
     /// The limit over all models together; `None` = no limit.
     pub(super) fn total(&self, name: &str) -> Option<Limit> {
-        let account = self.accounts.get(name)?;
+        let account = self.of.get(name)?;
         let entry = account.queue.quota.iter().find(|quota| quota.model.is_none())?;
         Some(self.limit_of(account, entry))
     }
@@ -260,7 +260,7 @@ impl<'a> Accounts<'a> {
 
     /// GPUs of a model that a queue holds beyond its own quota.
     pub(super) fn borrowed(&self, name: &str, model: &str) -> u64 {
-        let Some(account) = self.accounts.get(name) else { return 0 };
+        let Some(account) = self.of.get(name) else { return 0 };
         let entries = account.queue.quota.iter().filter(|quota| quota.covers(model));
         let beyond = entries.map(|quota| account.under(quota).saturating_sub(quota.gpus));
         beyond.max().unwrap_or(0)
@@ -268,7 +268,7 @@ impl<'a> Accounts<'a> {
 
     /// Whether a queue may hold so many more GPUs of a model without borrowing any.
     pub(super) fn owns(&self, name: &str, model: &str, gpus: u64) -> bool {
-        let Some(account) = self.accounts.get(name) else { return false };
+        let Some(account) = self.of.get(name) else { return false };
         let mut entries = account.queue.quota.iter().filter(|quota| quota.covers(model)).peekable();
         entries.peek().is_some()
             && entries.all(|quota| account.under(quota).saturating_add(gpus) <= quota.gpus)
@@ -288,7 +288,7 @@ impl<'a> Accounts<'a> {
     }
 
     fn change(&mut self, name: &str, change: impl FnOnce(&mut Account<'a>)) {
-        let Some(account) = self.accounts.get_mut(name) else { return };
+        let Some(account) = self.of.get_mut(name) else { return };
         let queue = account.queue;
         let Some(cohort) = queue.cohort.as_deref() else {
             change(account);

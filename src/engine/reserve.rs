@@ -81,7 +81,7 @@ impl<'a> Reservations<'a> {
         able: &[(usize, Replica<'c>)],
         book: &Book<'a>,
     ) -> Option<Start<'c>> {
-        let starts = able.iter().copied().flat_map(|(place, replica)| {
+        let starts = able.iter().copied().filter_map(|(place, replica)| {
             let at = self.earliest_in(book.pool(place), place, &replica)?;
             Some(Start { place, replica, at: Some(at) })
         });
@@ -143,24 +143,18 @@ impl<'a> Reservations<'a> {
 
     /// Speaks for what comes back, and keeps the rest of the replica of what is free.
     pub(super) fn settle(&mut self, start: &Start, returned: &Returned, book: &mut Book<'a>) {
-        let Start { place, replica, at } = *start;
-        let size = u64::from(replica.size);
-        let later = returned.speak_for(size, self.spoken.entry(place).or_default());
-        self.hold(place, &replica, clamp(size - later), at, book);
+        let size = u64::from(start.replica.size);
+        let later = returned.speak_for(size, self.spoken.entry(start.place).or_default());
+        self.hold(start, clamp(size - later), book);
     }
 
-    fn hold(
-        &mut self,
-        place: usize,
-        replica: &Replica,
-        pods: u32,
-        at: Option<i64>,
-        book: &mut Book<'a>,
-    ) {
+    /// Keeps so many pods of what is free.
+    fn hold(&mut self, start: &Start, pods: u32, book: &mut Book<'a>) {
+        let Start { place, replica, at } = *start;
         if pods == 0 {
             return;
         }
-        let found = book.keep(place, replica, pods);
+        let found = book.keep(place, &replica, pods);
         let PodNeed { gpus, milli_cpu, memory } = replica.need;
         let free = vec![Free { gpus, nodes: found, milli_cpu, memory }];
         let gpu_memory = replica.min_memory;
@@ -174,7 +168,7 @@ impl<'a> Reservations<'a> {
         let Start { place, replica, .. } = *start;
         let fitting = fit::free_pods(book.pool(place).shapes(), &replica);
         let whole = clamp(fitting).min(replica.size);
-        self.hold(place, &replica, whole, None, book);
+        self.hold(start, whole, book);
         let mut missing = replica.size - whole;
         while missing > 0 {
             let shapes = book.pool(place).shapes();

@@ -69,8 +69,9 @@ pub(super) struct Round<'a> {
     hopeless: BTreeSet<(&'a str, i32, &'a Request)>,
     /// Jobs that room is kept for because they wait long.
     patient: usize,
-    /// The lowest priority among guests that may be preempted, once somebody asked.
-    lowest: Option<Option<i32>>,
+    /// The lowest priority among guests that may be preempted, once somebody asked; the highest
+    /// number if there are none.
+    lowest: Option<i32>,
     plan: Plan,
     /// What was taken, turn by turn: leases gather the parts of several turns.
     #[cfg(test)]
@@ -307,9 +308,9 @@ impl<'a> Round<'a> {
         let guests = &self.snapshot.guests;
         let lowest = *self.lowest.get_or_insert_with(|| {
             let all = guests.values().flatten().filter(|guest| guest.preemptible);
-            all.map(|guest| guest.priority).min()
+            all.map(|guest| guest.priority).min().unwrap_or(i32::MAX)
         });
-        if lowest.is_none_or(|lowest| lowest >= demand.priority) && demand.hold.is_none() {
+        if lowest >= demand.priority && demand.hold.is_none() {
             return None;
         }
         let short = match why {

@@ -9,6 +9,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 pub mod harvest;
+pub mod kueue;
 pub mod openb;
 pub mod scale;
 mod trace;
@@ -20,7 +21,9 @@ pub use trace::Table;
 pub enum Protocol {
     /// Guests on what owners leave idle, minute by minute (P3).
     Harvest(harvest::Options),
-    /// How fast placement decides on very many GPUs.
+    /// The shapes of Kueue's performance suite (P5).
+    Kueue(kueue::Options),
+    /// How fast placement decides on very many GPUs (G5 to G7).
     Scale(scale::Options),
     /// Places the pods of an openb trace on its nodes, one by one, and says how much of the GPUs is
     /// used (P1).
@@ -73,6 +76,7 @@ pub fn run(protocol: &Protocol, out: &mut dyn Write, aside: &mut dyn Write) -> R
     let (report, json) = match protocol {
         Protocol::Openb(options) => (openb::run(options)?, options.json),
         Protocol::Harvest(options) => (harvest::run(options)?, options.json),
+        Protocol::Kueue(options) => (kueue::run(options)?, options.json),
         Protocol::Scale(options) => (scale::run(options)?, options.json),
     };
     print(&report, json, out, aside)

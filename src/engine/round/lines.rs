@@ -22,7 +22,7 @@ pub(super) struct Lines<'a> {
     /// Those that others make room for, the first at the end.
     holders: Vec<&'a Demand>,
     holder: Option<Progress<'a>>,
-    lines: BTreeMap<&'a str, Line<'a>>,
+    of: BTreeMap<&'a str, Line<'a>>,
     /// Queues with somebody whose turn is yet to come, by share.
     turns: BTreeSet<(u64, &'a str)>,
     /// The line whose turn it is.
@@ -62,7 +62,7 @@ impl<'a> Lines<'a> {
             sort(&mut line.behind);
         }
         let turns = lines.keys().map(|name| (accounts.share(name), *name)).collect();
-        Self { holders, holder: None, lines, turns, now: None }
+        Self { holders, holder: None, of: lines, turns, now: None }
     }
 
     /// The demand whose turn is next.
@@ -74,7 +74,7 @@ impl<'a> Lines<'a> {
             return Some(holder);
         }
         let name = self.now.or_else(|| self.turns.first().map(|(_, name)| *name))?;
-        let line = self.lines.get(name)?;
+        let line = self.of.get(name)?;
         line.current.as_ref().map(|progress| progress.demand).or(line.behind.last().copied())
     }
 
@@ -89,7 +89,7 @@ impl<'a> Lines<'a> {
         if self.now.is_none() {
             self.now = Some(self.turns.pop_first()?.1);
         }
-        let line = self.lines.get_mut(self.now?)?;
+        let line = self.of.get_mut(self.now?)?;
         line.current.take().or_else(|| line.behind.pop().map(Progress::of))
     }
 
@@ -100,7 +100,7 @@ impl<'a> Lines<'a> {
             self.holder = (!done).then_some(progress);
             return;
         };
-        let Some(line) = self.lines.get_mut(name) else { return };
+        let Some(line) = self.of.get_mut(name) else { return };
         line.current = (!done).then_some(progress);
         let waits = line.current.is_some() || !line.behind.is_empty();
         if got || !waits {
@@ -113,7 +113,7 @@ impl<'a> Lines<'a> {
 
     /// Whether this is the first demand of its line that finds no room; it is from then on.
     pub(super) fn is_head(&mut self, demand: &'a Demand) -> bool {
-        let Some(line) = self.lines.get_mut(demand.queue.as_str()) else { return false };
+        let Some(line) = self.of.get_mut(demand.queue.as_str()) else { return false };
         *line.head.get_or_insert(&demand.job) == &demand.job
     }
 }

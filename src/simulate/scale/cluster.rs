@@ -113,7 +113,7 @@ impl Cluster {
                 size: 1,
                 replicas: u32::try_from(guest.nodes.len()).unwrap_or(u32::MAX),
                 nodes: guest.nodes.iter().map(node).collect(),
-                since: -1000 * (number as i64 % 86_400),
+                since: -1000 * i64::try_from(number % 86_400).unwrap_or(0),
                 ..guests::Guest::default()
             });
         }
