@@ -26,6 +26,7 @@ use super::rules::{Chance, Wish, chances, lasting_refusal, wishes};
 use super::survival;
 
 mod book;
+mod filters;
 mod known;
 mod order;
 

@@ -3,8 +3,6 @@
 //! Invariant: nothing that a round gives out changes an answer here, so each pool is asked once for
 //! equal requests.
 
-use std::collections::BTreeMap;
-
 use super::fit::{self, Places, Replica};
 use super::model::{Closed, Pool, PoolId, Refusal, Request, Taint, Toleration};
 
@@ -56,38 +54,57 @@ pub(super) fn lasting_refusal(
     if nodes == Nodes::TooSmall {
         return Some(Refusal::NeverFits);
     }
-    pool.closed.map(|closed| match closed {
-        Closed::Cordoned => Refusal::Cordoned,
-        Closed::Silent => Refusal::Silent,
-        Closed::NotReady => Refusal::NotReady,
-    })
+    pool.closed.map(refusal_of)
 }
 
 /// The first rule that keeps the request out whatever GPUs the pool has.
 fn unwelcome(request: &Request, id: &PoolId, pool: &Pool) -> Option<Refusal> {
-    if !in_affinity(request, id, &pool.labels) {
+    if !is_named(request, id) || !request.labels.iter().all(|rule| rule.holds(&pool.labels)) {
         return Some(Refusal::NotInAffinity);
     }
-    if pool.taints.iter().any(|taint| !tolerated(taint, &request.tolerations)) {
+    if !is_tolerated(request, pool) {
         return Some(Refusal::Tainted);
     }
     if !in_residency(request, pool) {
         return Some(Refusal::OutsideResidency);
     }
-    if pool.namespaces.as_ref().is_some_and(|names| !names.contains(&request.namespace)) {
+    if !takes_namespace(request, pool) {
         return Some(Refusal::NamespaceNotAllowed);
     }
-    if pool.images.as_ref().is_some_and(|patterns| !images_allowed(request, patterns)) {
+    if !takes_images(request, pool) {
         return Some(Refusal::ImageNotAllowed);
     }
     (!pool.takes_batch).then_some(Refusal::TypeNotAllowed)
 }
 
-fn in_affinity(request: &Request, id: &PoolId, labels: &BTreeMap<String, String>) -> bool {
+/// Whether the request wants that member, by its name.
+pub(super) fn is_named(request: &Request, id: &PoolId) -> bool {
     let wanted = request.members.is_empty() || request.members.contains(&id.member);
-    wanted
-        && !request.excluded.contains(&id.member)
-        && request.labels.iter().all(|rule| rule.holds(labels))
+    wanted && !request.excluded.contains(&id.member)
+}
+
+/// Whether the request tolerates every taint of the pool.
+pub(super) fn is_tolerated(request: &Request, pool: &Pool) -> bool {
+    pool.taints.iter().all(|taint| tolerated(taint, &request.tolerations))
+}
+
+/// Whether the pool is lent to the request's namespace.
+pub(super) fn takes_namespace(request: &Request, pool: &Pool) -> bool {
+    pool.namespaces.as_ref().is_none_or(|names| names.contains(&request.namespace))
+}
+
+/// Whether the pool is open to all images of the request.
+pub(super) fn takes_images(request: &Request, pool: &Pool) -> bool {
+    pool.images.as_ref().is_none_or(|patterns| images_allowed(request, patterns))
+}
+
+/// What a pool says that takes nothing at all.
+pub(super) fn refusal_of(closed: Closed) -> Refusal {
+    match closed {
+        Closed::Cordoned => Refusal::Cordoned,
+        Closed::Silent => Refusal::Silent,
+        Closed::NotReady => Refusal::NotReady,
+    }
 }
 
 /// Whether one of `tolerations` tolerates `taint`.
@@ -101,7 +118,7 @@ pub fn tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
 }
 
 /// A pool whose jurisdiction nobody vouches for is nowhere.
-fn in_residency(request: &Request, pool: &Pool) -> bool {
+pub(super) fn in_residency(request: &Request, pool: &Pool) -> bool {
     request.residency.as_ref().is_none_or(|wanted| {
         pool.jurisdiction.as_ref().is_some_and(|jurisdiction| wanted.contains(jurisdiction))
     })

@@ -1,13 +1,15 @@
 //! What a round learnt of the requests that it decided on: which pools may take them, and how well.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::book::{Book, WORD};
+use super::filters::Filters;
 use super::order::{Kind, Order};
-use super::{Choice, Fits, Score, Verdict, cost, fitting, shortage};
+use super::{Choice, Fits, Score, Verdict, fitting, shortage};
 use crate::engine::fit::Replica;
 use crate::engine::model::{Demand, Refusal, Request};
-use crate::engine::rules::{Wish, lasting_refusal};
+use crate::engine::rules::Wish;
 
 /// Pools of all orders that are kept at once, each at about 64 bytes: 64 MiB.
 const KEPT: usize = 1 << 20;
@@ -19,8 +21,8 @@ struct Candidates<'a> {
     order: usize,
     /// A bit for each place.
     able: Vec<u64>,
-    /// By place: see [`cost`]. Empty if it is the same everywhere.
-    costs: Vec<u64>,
+    /// By place: see [`super::cost`]. Empty if it is the same everywhere.
+    costs: Arc<[u64]>,
     refusals: BTreeMap<Refusal, u32>,
     /// The last answer of all pools if none took it, and after how many gifts to the book that was.
     /// What is left only falls between them, so until the next one no pool will take it.
@@ -40,6 +42,7 @@ pub struct Known<'a> {
     candidates: Vec<Candidates<'a>>,
     kinds: BTreeMap<Kind<'a>, usize>,
     orders: Vec<Order<'a>>,
+    filters: Filters<'a>,
 }
 
 impl<'a> Known<'a> {
@@ -111,39 +114,13 @@ impl<'a> Known<'a> {
             self.orders.push(Order::of(request, book));
             self.orders.len() - 1
         });
-        let candidates = candidates(request, order, &self.orders[order], book);
-        self.candidates.push(candidates);
+        let found = &self.orders[order];
+        let (able, refusals) = self.filters.open(request, book, found.unable());
+        let wishes = found.wishes_of(request);
+        let costs = self.filters.costs(request, book);
+        self.candidates.push(Candidates { wishes, order, able, costs, refusals, refused: None });
         self.requests.insert(request, self.candidates.len() - 1);
         self.candidates.len() - 1
-    }
-}
-
-fn candidates<'a>(
-    request: &'a Request,
-    place_of_order: usize,
-    order: &Order<'a>,
-    book: &Book<'a>,
-) -> Candidates<'a> {
-    let mut able = vec![0; book.pools().len().div_ceil(WORD)];
-    let mut costs = Vec::with_capacity(book.pools().len());
-    let mut refusals = BTreeMap::new();
-    for (place, left) in book.pools().iter().enumerate() {
-        costs.push(cost(request, left));
-        match lasting_refusal(request, (left.id, left.pool), order.nodes(place)) {
-            Some(why) => *refusals.entry(why).or_default() += 1,
-            None => able[place / WORD] |= 1 << (place % WORD),
-        }
-    }
-    if costs.iter().all(|cost| *cost == costs[0]) {
-        costs = Vec::new();
-    }
-    Candidates {
-        wishes: order.wishes_of(request),
-        order: place_of_order,
-        able,
-        costs,
-        refusals,
-        refused: None,
     }
 }
 

@@ -5,6 +5,7 @@
 //! pools that is the difference between a look at all their nodes and a look at a few.
 
 use super::book::Book;
+use super::filters::bits_of;
 use super::{Tightness, compared, fitting, fitting_as, tightness};
 use crate::engine::fit::{self, Found, Moved, Places, Replica};
 use crate::engine::model::{ModelChoice, PodNeed, Request};
@@ -33,8 +34,12 @@ pub(super) struct Order<'a> {
     chances: Vec<Chance>,
     /// Where the chances of the pool at a place begin; they end where those of the next one begin.
     first: Vec<usize>,
-    /// What the nodes of each pool are to such replicas, and which shapes these look at.
-    nodes: Vec<(Nodes, Places)>,
+    /// Which shapes of each pool such replicas look at.
+    shapes: Vec<Places>,
+    /// A bit for each pool whose nodes are of other models, and one for each where even idle ones are
+    /// too small.
+    other_models: Vec<u64>,
+    too_small: Vec<u64>,
     /// Of kinds of one pod, how many of them each chance finds.
     pods: Vec<u64>,
     standings: Vec<Option<Standing>>,
@@ -57,11 +62,13 @@ impl<'a> Order<'a> {
         let (mut wishes, mut held) = (wishes(request), Vec::with_capacity(pools.len()));
         let mut first = Vec::with_capacity(pools.len() + 1);
         let mut nodes = Vec::with_capacity(pools.len());
+        let mut looked_at = Vec::with_capacity(pools.len());
         for left in pools {
             let begin = held.len();
             let what = chances(request, left.pool, &mut wishes, &mut held);
             let shapes = held[begin..].iter().map(|chance| chance.accepted);
-            nodes.push((what, shapes.fold(Places::default(), Places::or)));
+            nodes.push(what);
+            looked_at.push(shapes.fold(Places::default(), Places::or));
             first.push(begin);
         }
         first.push(held.len());
@@ -73,7 +80,9 @@ impl<'a> Order<'a> {
             wishes,
             chances: held,
             first,
-            nodes,
+            shapes: looked_at,
+            other_models: bits_of(places, |place| nodes[place] == Nodes::OtherModels),
+            too_small: bits_of(places, |place| nodes[place] == Nodes::TooSmall),
             pods: Vec::new(),
             standings: Vec::new(),
             judged: vec![seen; places],
@@ -90,7 +99,7 @@ impl<'a> Order<'a> {
         for (at, change) in book.changes_since(self.seen) {
             let place = change.place;
             // A node with fewer free GPUs than a pod needs did not count before, nor does it now.
-            let looked_at = self.nodes[place].1.meet(change.shapes);
+            let looked_at = self.shapes[place].meet(change.shapes);
             if !looked_at || change.gpus < need || self.judged[place] > at {
                 continue;
             }
@@ -166,8 +175,9 @@ impl<'a> Order<'a> {
         &self.chances[self.first[place]..self.first[place + 1]]
     }
 
-    pub(super) fn nodes(&self, place: usize) -> Nodes {
-        self.nodes[place].0
+    /// Pools whose nodes are of other models, and pools whose nodes are too small even when idle.
+    pub(super) fn unable(&self) -> (&[u64], &[u64]) {
+        (&self.other_models, &self.too_small)
     }
 
     /// The wishes of a request of this kind, with all that it needs.
