@@ -214,6 +214,8 @@ pub struct Hold {
     pub victims: BTreeSet<(JobId, Epoch)>,
     /// Of several, the lowest is first.
     pub turn: u64,
+    /// When it was to start, as told first, in milliseconds since 1970: whoever passes ends before.
+    pub at: Option<i64>,
 }
 
 impl Demand {
@@ -387,6 +389,9 @@ pub struct Plan {
     pub placements: Vec<Placement>,
     /// Leases to withdraw, in order.
     pub preemptions: Vec<Preemption>,
+    /// Jobs that room is kept for, and where: they go first in the next rounds, else queues with less
+    /// of their share would take that room again and again.
+    pub kept: Vec<(JobId, Hold)>,
     /// Why each job that still wants something waits.
     pub waiting: BTreeMap<JobId, Waiting>,
     /// The next time at which time alone could change the plan, in milliseconds since 1970.

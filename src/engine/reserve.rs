@@ -18,6 +18,9 @@ use super::placement::{Book, Choice, Left};
 /// Whoever waits longer than this in front of its queue has room kept for it, in milliseconds:
 /// for shorter waits passing costs nobody much, and keeping would leave GPUs idle.
 pub const PATIENCE: i64 = 600_000;
+/// Whoever waits longer than this although room is kept for it has a whole pool kept, in
+/// milliseconds.
+const LONG: i64 = 3_600_000;
 /// Jobs for which one round keeps room at most: each costs a look at every pool's guests.
 pub const KEPT: usize = 16;
 /// Images are pulled and pods start before a limit begins to count, in milliseconds.
@@ -114,9 +117,15 @@ impl<'a> Reservations<'a> {
     /// least is missing; says where and when.
     pub(super) fn keep<'c>(
         &mut self,
+        demand: &Demand,
         able: &[(usize, Replica<'c>)],
         book: &mut Book<'a>,
     ) -> Option<Start<'c>> {
+        if let Some(start) = self.last_resort(demand, able, book) {
+            self.hold_parts(&start, (u32::MAX, u32::MAX), book);
+            return Some(start);
+        }
+        let told = demand.hold.as_ref().and_then(|hold| hold.at);
         if let Some(start) = self.earliest(able, book) {
             let at = start.at.unwrap_or(self.now);
             let guests = self.guests(book.pool(start.place));
@@ -126,7 +135,9 @@ impl<'a> Reservations<'a> {
                     returned.add(place, guest);
                 }
             }
-            self.settle(&start, &returned, book);
+            // Those who pass must end before the time that it was told first, however that moves.
+            let start = Start { at: told.map_or(start.at, |told| Some(told.min(at))), ..start };
+            self.settle(&start, (&returned, demand.hold.is_some()), book);
             return Some(start);
         }
         let open = able.iter().copied().filter(|(place, _)| !book.pool(*place).is_closed());
@@ -141,26 +152,53 @@ impl<'a> Reservations<'a> {
         Some(start)
     }
 
-    /// Speaks for what comes back, and keeps the rest of the replica of what is free.
-    pub(super) fn settle(&mut self, start: &Start, returned: &Returned, book: &mut Book<'a>) {
+    /// The pool that takes nobody else any more, for a head that kept room did not help: what comes
+    /// free there in parts is on other nodes each time. Guests end by their limits, so it starts.
+    fn last_resort<'c>(
+        &self,
+        demand: &Demand,
+        able: &[(usize, Replica<'c>)],
+        book: &Book<'a>,
+    ) -> Option<Start<'c>> {
+        let hold = demand.hold.as_ref()?;
+        let long = demand.queued_at.saturating_add(LONG) <= self.now;
+        let is = |(place, _): &&(usize, Replica)| {
+            let left = book.pool(*place);
+            *left.id == hold.pool && !left.is_closed()
+        };
+        let (place, replica) = *able.iter().find(is).filter(|_| long)?;
+        Some(Start { place, replica, at: None })
+    }
+
+    /// Speaks for what comes back, and keeps the rest of the replica of what is free. For those that
+    /// room was kept for before, nodes that are free in part are kept too: guests of one node end one
+    /// by one, and what they leave is part of the room.
+    pub(super) fn settle(
+        &mut self,
+        start: &Start,
+        (returned, before): (&Returned, bool),
+        book: &mut Book<'a>,
+    ) {
         let size = u64::from(start.replica.size);
-        let later = returned.speak_for(size, self.spoken.entry(start.place).or_default());
+        let free = fit::free_pods(book.pool(start.place).shapes(), &start.replica);
+        // What came back for it stays kept; at first nothing did, and others take what is free.
+        let first = if before { free.min(size) } else { 0 };
+        let spoken = self.spoken.entry(start.place).or_default();
+        let later = returned.speak_for(size - first, spoken);
         self.hold(start, clamp(size - later), book);
+        if before {
+            self.hold_parts(start, (clamp(later), start.replica.need.gpus), book);
+        }
     }
 
     /// Keeps so many pods of what is free.
     fn hold(&mut self, start: &Start, pods: u32, book: &mut Book<'a>) {
-        let Start { place, replica, at } = *start;
         if pods == 0 {
             return;
         }
-        let found = book.keep(place, &replica, pods);
-        let PodNeed { gpus, milli_cpu, memory } = replica.need;
-        let free = vec![Free { gpus, nodes: found, milli_cpu, memory }];
-        let gpu_memory = replica.min_memory;
-        let model = replica.model.to_owned();
-        let shape = Shape { model, gpu_memory, gpus_per_node: gpus, nodes: found, free };
-        self.kept.entry(place).or_default().push(Kept { shapes: vec![shape], at });
+        let found = book.keep(start.place, &start.replica, pods);
+        let PodNeed { gpus, milli_cpu, memory } = start.replica.need;
+        self.note(start, Free { gpus, nodes: found, milli_cpu, memory });
     }
 
     /// Keeps whole pods as far as they fit, then the nodes that are nearest to holding one.
@@ -169,22 +207,41 @@ impl<'a> Reservations<'a> {
         let fitting = fit::free_pods(book.pool(place).shapes(), &replica);
         let whole = clamp(fitting).min(replica.size);
         self.hold(start, whole, book);
-        let mut missing = replica.size - whole;
+        self.hold_parts(start, (replica.size - whole, replica.need.gpus), book);
+    }
+
+    /// Keeps up to so many nodes that have fewer free GPUs than `most`, those with more of them first.
+    fn hold_parts(&mut self, start: &Start, (nodes, most): (u32, u32), book: &mut Book<'a>) {
+        let Start { place, replica, .. } = *start;
+        let mut missing = nodes;
         while missing > 0 {
             let shapes = book.pool(place).shapes();
             let accepted =
                 shapes.iter().filter(|shape| replica.accepts(&shape.model, shape.gpu_memory));
-            let groups = accepted.flat_map(|shape| &shape.free).filter(|free| free.nodes > 0);
-            let Some(fullest) = groups.map(|free| (free.gpus, free.nodes)).max() else { return };
-            let need = PodNeed { gpus: fullest.0, milli_cpu: 0, memory: 0 };
-            let nodes = missing.min(fullest.1);
+            let groups = accepted.flat_map(|shape| &shape.free);
+            let parts = groups.filter(|free| free.nodes > 0 && free.gpus < most);
+            let Some(fullest) = parts.max().copied() else { return };
+            let need = PodNeed { gpus: fullest.gpus, milli_cpu: 0, memory: 0 };
             let part = Replica { need, ..replica };
-            let found = book.keep(place, &part, nodes);
+            let found = book.keep(place, &part, missing.min(fullest.nodes));
             if found == 0 {
                 return;
             }
+            self.note(start, Free { nodes: found, ..fullest });
             missing -= found;
         }
+    }
+
+    fn note(&mut self, start: &Start, free: Free) {
+        let shape = Shape {
+            model: start.replica.model.to_owned(),
+            gpu_memory: start.replica.min_memory,
+            gpus_per_node: free.gpus,
+            nodes: free.nodes,
+            free: vec![free],
+        };
+        let kept = Kept { shapes: vec![shape], at: start.at };
+        self.kept.entry(start.place).or_default().push(kept);
     }
 
     /// A pool where one replica of a demand that surely ends in time fits on what is kept for later.

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 use super::fit::{Replica, clamp};
 use super::indexes::Indexes;
-use super::model::{Demand, Epoch, JobId, Placement, Plan, Request, Snapshot, Waiting};
+use super::model::{Demand, Epoch, Hold, JobId, Placement, Plan, Request, Snapshot, Waiting};
 use super::placement::{Book, Choice, Known, Verdict};
 use super::preempt::{Preemption, Rights, way};
 use super::queues::{Accounts, offered};
@@ -295,7 +295,10 @@ impl<'a> Round<'a> {
             }
             _ => {
                 let able = self.known.able(&demand.request, &self.book);
-                if self.reservations.keep(&able, &mut self.book).is_some() {
+                if let Some(start) = self.reservations.keep(demand, &able, &mut self.book) {
+                    let pool = self.book.pool(start.place).id.clone();
+                    let hold = Hold { pool, at: start.at, ..Hold::default() };
+                    self.plan.kept.push((demand.job.clone(), hold));
                     self.accounts.keep(&demand.queue, gpus(&demand.request));
                 }
             }
@@ -345,7 +348,7 @@ impl<'a> Round<'a> {
             let victims: Vec<(JobId, Epoch)> =
                 way.victims.iter().map(|at| (guests[*at].job.clone(), guests[*at].epoch)).collect();
             self.going.extend(victims.iter().cloned());
-            self.reservations.settle(&way.start, &way.returned, book);
+            self.reservations.settle(&way.start, (&way.returned, true), book);
             self.accounts.keep(&demand.queue, gpus(request));
             let leaving = clamp(victims.len() as u64);
             if !victims.is_empty() || demand.hold.as_ref().map(|hold| &hold.pool) != Some(&pool) {
@@ -368,7 +371,7 @@ impl<'a> Round<'a> {
         for other in ahead {
             let able = known.able(&other.request, &book);
             if reservations.earliest(&able, &book).is_some() {
-                reservations.keep(&able, &mut book);
+                reservations.keep(other, &able, &mut book);
             }
         }
         if let Some(

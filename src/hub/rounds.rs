@@ -94,6 +94,9 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
         state.round_at = Some(state.round_at.map_or(at, |before| before.min(at)));
     }
     let touched = preempt(state, &plan.preemptions, now);
+    for (job, kept) in &plan.kept {
+        hold(state, job, kept.clone(), now);
+    }
     let mut placements: BTreeMap<JobId, Vec<Placement>> = BTreeMap::new();
     for placement in plan.placements {
         placements.entry(placement.job.clone()).or_default().push(placement);
@@ -117,18 +120,14 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
 fn preempt(state: &mut State, preemptions: &[Preemption], now: Now) -> BTreeSet<JobId> {
     let mut touched = BTreeSet::new();
     for Preemption { job, pool, victims } in preemptions {
-        if let Some(notes) = state.notes.get_mut(job) {
-            let mut hold = Hold { pool: pool.clone(), turn: state.turns, ..Hold::default() };
-            hold.victims.extend(victims.iter().cloned());
-            if let Some((before, _)) = notes.hold.take().filter(|(before, _)| before.pool == *pool)
-            {
-                hold = Hold { turn: before.turn, ..hold };
-                hold.victims.extend(before.victims);
-            }
-            notes.hold = Some((hold, now.instant + HELD_FOR));
-            state.turns += 1;
-        }
-        for (victim, epoch) in victims {
+        let victims: BTreeSet<(JobId, Epoch)> = victims.iter().cloned().collect();
+        hold(
+            state,
+            job,
+            Hold { pool: pool.clone(), victims: victims.clone(), ..Hold::default() },
+            now,
+        );
+        for (victim, epoch) in &victims {
             let Some(notes) = state.notes.get_mut(victim) else { continue };
             notes.preempted.insert(*epoch);
             if !notes.busy {
@@ -138,6 +137,23 @@ fn preempt(state: &mut State, preemptions: &[Preemption], now: Now) -> BTreeSet<
         }
     }
     touched
+}
+
+/// Notes room that is made or kept for a job; what was noted before for the same pool stays.
+fn hold(state: &mut State, job: &JobId, mut hold: Hold, now: Now) {
+    let Some(notes) = state.notes.get_mut(job) else { return };
+    match notes.hold.take().filter(|(before, _)| before.pool == hold.pool) {
+        Some((before, _)) => {
+            hold.turn = before.turn;
+            hold.at = before.at.or(hold.at);
+            hold.victims.extend(before.victims);
+        }
+        None => {
+            hold.turn = state.turns;
+            state.turns += 1;
+        }
+    }
+    notes.hold = Some((hold, now.instant + HELD_FOR));
 }
 
 /// Whether room is or may have to be kept for somebody who waits: then no round is without it.
@@ -175,7 +191,11 @@ fn standing_demands(state: &State, passes: &[Pass]) -> Vec<Demand> {
     let looked: BTreeSet<&JobId> = passes.iter().map(|pass| &pass.id).collect();
     let waits = |(id, notes): &(&JobId, &Notes)| notes.waits && !notes.busy && !looked.contains(id);
     let others = state.notes.iter().filter(waits);
-    others.filter_map(|(_, notes)| notes.demand.clone()).collect()
+    let demand = |(_, notes): (&JobId, &Notes)| {
+        let hold = notes.hold.as_ref().map(|(hold, _)| hold.clone());
+        Some(Demand { hold, ..notes.demand.clone()? })
+    };
+    others.filter_map(demand).collect()
 }
 
 /// Ends the leases of a job that is gone; those of members that left went with them. A job that is

@@ -254,6 +254,7 @@ proptest! {
                 pool: preemption.pool.clone(),
                 victims: preemption.victims.iter().cloned().collect(),
                 turn: turn as u64,
+                at: None,
             });
         }
         let again = round(&after);

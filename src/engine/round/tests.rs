@@ -8,6 +8,7 @@ use crate::engine::placement::UNANSWERED;
 use crate::engine::queues::{Limit, Quota};
 
 pub(in crate::engine) mod properties;
+mod time;
 
 /// What a round takes from pools, turn by turn: job, pool, model and replicas.
 pub(in crate::engine) fn parts(facts: &Snapshot) -> Vec<(JobId, PoolId, String, u32)> {
