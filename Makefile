@@ -80,8 +80,25 @@ $(PROMETHEUS)/promtool:
 	mv $(PROMETHEUS)/package/usr/bin/{prometheus,promtool} $(PROMETHEUS)/
 	rm -rf $(PROMETHEUS)/package
 
+# The program as it is released.
+RELEASED = target/$(shell uname -m)-unknown-linux-gnu/release/idlewild
+TRACES := e2e/traces
+
+.PHONY: bench-placement
+bench-placement: image ## Prints figures of placement: packing, harvesting, fair shares, speed (G1 to G7, G16, G17)
+	for pods in default gpuspec33 multigpu50; do for levels in flat two; do \
+		echo "openb $$pods $$levels"; \
+		$(RELEASED) simulate openb --nodes $(TRACES)/openb/openb_node_list_gpu_node.csv \
+			--pods $(TRACES)/openb/openb_pod_list_$$pods.csv --seeds 10 --policy default --levels $$levels --json; \
+	done; done
+	for minutes in 0 10; do echo "harvest, checkpoints every $$minutes min (0 = none)"; \
+		$(RELEASED) simulate harvest --trace $(TRACES)/helios-earth/earth_vc_compact_may2020.csv.gz \
+			--gpus 8 --hours 8 --checkpoint-minutes $$minutes --policy default --json; done
+	$(RELEASED) simulate kueue --shape baseline --json
+	$(RELEASED) simulate scale --pools 1000 --nodes-per-pool 125 --gpus-per-node 8 --jobs 100000 --growth --json
+
 .PHONY: bench
-bench: setup build image ## Prints figures: memory and CPU of hub and agent, dispatch through real API servers
+bench: setup build image bench-placement ## Prints figures: memory and CPU of hub and agent, dispatch through real API servers
 	IDLEWILD_PROGRAM=target/$(shell uname -m)-unknown-linux-gnu/release/idlewild \
 		cargo test --locked --test e2e -- --test-threads=1 --ignored --nocapture $(or $(TESTS),bench)
 

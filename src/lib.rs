@@ -29,6 +29,7 @@
 //! | module | knows | never |
 //! |---|---|---|
 //! | [`engine`] | every decision, as pure functions over plain data | time, network, Kubernetes |
+//! | [`simulate`] | traces through the engine in virtual time, figures as JSON | a cluster |
 //! | [`api`] | the shape of the custom resources, pod templates, GPU products | a client |
 //! | [`cluster`] | talking to any API server: deadlines, watches, election | GPUs |
 //! | [`hub`] | jobs, queues, members, leases: one loop, writes in a fixed order | a member's API |
