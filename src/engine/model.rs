@@ -214,6 +214,8 @@ pub struct Hold {
     pub victims: BTreeSet<(JobId, Epoch)>,
     /// Of several, the lowest is first.
     pub turn: u64,
+    /// Since when, in milliseconds since 1970.
+    pub since: i64,
     /// When it was to start, as told first, in milliseconds since 1970: whoever passes ends before.
     pub at: Option<i64>,
 }

@@ -18,7 +18,7 @@ use super::placement::{Book, Choice, Left};
 /// Whoever waits longer than this in front of its queue has room kept for it, in milliseconds:
 /// for shorter waits passing costs nobody much, and keeping would leave GPUs idle.
 pub const PATIENCE: i64 = 600_000;
-/// Whoever waits longer than this although room is kept for it has a whole pool kept, in
+/// Whoever waits longer than this since room was first kept for it has a whole pool kept, in
 /// milliseconds.
 const LONG: i64 = 3_600_000;
 /// Jobs for which one round keeps room at most: each costs a look at every pool's guests.
@@ -161,7 +161,7 @@ impl<'a> Reservations<'a> {
         book: &Book<'a>,
     ) -> Option<Start<'c>> {
         let hold = demand.hold.as_ref()?;
-        let long = demand.queued_at.saturating_add(LONG) <= self.now;
+        let long = hold.since.saturating_add(LONG) <= self.now;
         let is = |(place, _): &&(usize, Replica)| {
             let left = book.pool(*place);
             *left.id == hold.pool && !left.is_closed()

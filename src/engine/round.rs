@@ -297,7 +297,8 @@ impl<'a> Round<'a> {
                 let able = self.known.able(&demand.request, &self.book);
                 if let Some(start) = self.reservations.keep(demand, &able, &mut self.book) {
                     let pool = self.book.pool(start.place).id.clone();
-                    let hold = Hold { pool, at: start.at, ..Hold::default() };
+                    let since = self.snapshot.now;
+                    let hold = Hold { pool, since, at: start.at, ..Hold::default() };
                     self.plan.kept.push((demand.job.clone(), hold));
                     self.accounts.keep(&demand.queue, gpus(&demand.request));
                 }

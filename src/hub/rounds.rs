@@ -82,7 +82,7 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
     if capacity_changed || state.capacity_changed || ripe || somebody_is_kept(state, now) {
         (state.capacity_changed, state.crowded, state.answers) = (false, false, 0);
         state.round_at = None;
-        demands.extend(standing_demands(state, &passes));
+        demands.extend(standing_demands(state, &passes, now));
     }
     let plan = match demands.is_empty() {
         true => Plan::default(),
@@ -139,14 +139,16 @@ fn preempt(state: &mut State, preemptions: &[Preemption], now: Now) -> BTreeSet<
     touched
 }
 
-/// Notes room that is made or kept for a job; what was noted before for the same pool stays.
+/// Notes room that is made or kept for a job. It keeps its turn, its time and what it was told, also
+/// where the room is in another pool now; only victims belong to the pool.
 fn hold(state: &mut State, job: &JobId, mut hold: Hold, now: Now) {
     let Some(notes) = state.notes.get_mut(job) else { return };
-    match notes.hold.take().filter(|(before, _)| before.pool == hold.pool) {
+    hold.since = now.wall.as_millisecond();
+    match notes.hold.take().filter(|(_, until)| *until > now.instant) {
         Some((before, _)) => {
-            hold.turn = before.turn;
+            (hold.turn, hold.since) = (before.turn, before.since);
             hold.at = before.at.or(hold.at);
-            hold.victims.extend(before.victims);
+            hold.victims.extend(before.victims.into_iter().filter(|_| before.pool == hold.pool));
         }
         None => {
             hold.turn = state.turns;
@@ -156,12 +158,18 @@ fn hold(state: &mut State, job: &JobId, mut hold: Hold, now: Now) {
     notes.hold = Some((hold, now.instant + HELD_FOR));
 }
 
+/// The room that is kept for a job, unless nobody has said so for long.
+fn hold_of(notes: &Notes, now: Now) -> Option<Hold> {
+    let hold = notes.hold.as_ref().filter(|(_, until)| *until > now.instant);
+    hold.map(|(hold, _)| hold.clone())
+}
+
 /// Whether room is or may have to be kept for somebody who waits: then no round is without it.
 fn somebody_is_kept(state: &State, now: Now) -> bool {
     let ripe =
         |demand: &Demand| demand.queued_at.saturating_add(PATIENCE) <= now.wall.as_millisecond();
     let mut waiting = state.notes.values().filter(|notes| notes.waits);
-    waiting.any(|notes| notes.hold.is_some() || notes.demand.as_ref().is_some_and(ripe))
+    waiting.any(|notes| hold_of(notes, now).is_some() || notes.demand.as_ref().is_some_and(ripe))
 }
 
 /// The jobs to be looked at, each advanced by what is seen of its leases.
@@ -187,13 +195,12 @@ fn passes(state: &mut State, now: Now, work: &mut Vec<Work>) -> Vec<Pass> {
 
 /// What all other waiting jobs want, as it was when they were last looked at: nothing of theirs has
 /// changed since, so that a round over thousands of them costs no more than their placement.
-fn standing_demands(state: &State, passes: &[Pass]) -> Vec<Demand> {
+fn standing_demands(state: &State, passes: &[Pass], now: Now) -> Vec<Demand> {
     let looked: BTreeSet<&JobId> = passes.iter().map(|pass| &pass.id).collect();
     let waits = |(id, notes): &(&JobId, &Notes)| notes.waits && !notes.busy && !looked.contains(id);
     let others = state.notes.iter().filter(waits);
     let demand = |(_, notes): (&JobId, &Notes)| {
-        let hold = notes.hold.as_ref().map(|(hold, _)| hold.clone());
-        Some(Demand { hold, ..notes.demand.clone()? })
+        Some(Demand { hold: hold_of(notes, now), ..notes.demand.clone()? })
     };
     others.filter_map(demand).collect()
 }
@@ -343,7 +350,6 @@ pub(super) fn demand(state: &State, pass: &Pass, now: Now) -> Option<Demand> {
     let bars = notes.into_iter().flat_map(|notes| &notes.bars);
     let serial = |bar: &Bar| if bar.until > now.instant { i64::MAX } else { bar.serial };
     let created = pass.job.creation_timestamp().map_or(0, |time| convert::millis(&time));
-    let hold = notes.and_then(|notes| notes.hold.as_ref());
     let longest = pass.job.spec.max_running_seconds;
     Some(Demand {
         job: pass.id.clone(),
@@ -355,7 +361,7 @@ pub(super) fn demand(state: &State, pass: &Pass, now: Now) -> Option<Demand> {
         barred: bars.map(|(pool, bar)| (pool.clone(), serial(bar))).collect(),
         not_before: pass.advance.record.requeue_at,
         longest_seconds: longest.and_then(|limit| u64::try_from(limit).ok()),
-        hold: hold.filter(|(_, until)| *until > now.instant).map(|(hold, _)| hold.clone()),
+        hold: notes.and_then(|notes| hold_of(notes, now)),
     })
 }
 

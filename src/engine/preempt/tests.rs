@@ -254,7 +254,7 @@ proptest! {
                 pool: preemption.pool.clone(),
                 victims: preemption.victims.iter().cloned().collect(),
                 turn: turn as u64,
-                at: None,
+                ..Hold::default()
             });
         }
         let again = round(&after);

@@ -186,8 +186,9 @@ fn longest_wait(limits: Limits) -> i64 {
 
 #[test]
 fn nobody_starves_over_ten_thousand_rounds() {
-    // Ten minutes of patience, two hours of the longest guest, and those kept room for before it.
-    assert!(longest_wait(Limits::Known) < 5 * 60, "{} minutes", longest_wait(Limits::Known));
+    // Ten minutes of patience, an hour with room kept, two hours of the longest guest, and as long
+    // for the head of the other queue before it.
+    assert!(longest_wait(Limits::Known) < 6 * 60, "{} minutes", longest_wait(Limits::Known));
 }
 
 #[test]
