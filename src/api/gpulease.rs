@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 use super::template::PodTemplate;
 
 mod bounds;
+mod nodes;
 mod standing;
 
 pub use bounds::{
     MAX_CONDITION, MAX_CONDITIONS, MAX_CONTAINER, MAX_GROUPS, MAX_MESSAGE, MAX_REASON, shortened,
 };
 
+pub use nodes::{MAX_NODES, NodePods, node_number};
 pub use standing::conditions;
 
 /// Number of an attempt: ordered by the hub's incarnation, then by attempt.
@@ -243,6 +245,11 @@ pub struct GpuLeaseStatus {
     /// Pods by state.
     #[serde(default)]
     pub pods: PodCounts,
+    /// Which of its pods share nodes, with each other and with those of other leases of the pool: so
+    /// the hub knows what comes free together. At most 256 nodes; other pods are somewhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_NODES))]
+    pub nodes: Vec<NodePods>,
     /// When its first pod ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
@@ -375,6 +382,10 @@ pub struct GuestLeaseStatus {
     /// Pods by state.
     #[serde(default)]
     pub pods: PodCounts,
+    /// Which of its pods share nodes, by the numbers that its hub is told. At most 256 nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_NODES))]
+    pub nodes: Vec<NodePods>,
     /// When its first pod ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,

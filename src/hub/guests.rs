@@ -6,7 +6,7 @@ use kube::ResourceExt;
 
 use super::state::{State, job_of, member_in};
 use crate::api::gpujob::Preemptibility;
-use crate::api::gpulease::LeasePhase;
+use crate::api::gpulease::{LeasePhase, NodePods};
 use crate::api::{GpuLease, convert};
 use crate::engine::guests::Guest;
 use crate::engine::indexes::Indexes;
@@ -94,9 +94,22 @@ fn guest(state: &State, lease: &GpuLease, id: &JobId, epoch: Epoch) -> Option<Gu
         need: PodNeed { gpus: u32::try_from(lease.spec.gpu.count).unwrap_or(0), ..asked.need },
         size: asked.size,
         replicas: left.len(),
-        nodes: Vec::new(),
+        nodes: known_nodes(
+            status.map_or(&[], |status| &status.nodes),
+            asked.size.saturating_mul(left.len()),
+        ),
         since,
         ends: Some(since.saturating_add(seconds.saturating_mul(1000))),
         leaving: lease.spec.withdrawn.is_some() || notes.preempted.contains(&epoch),
     })
+}
+
+/// Where a guest's pods are, as its member says: of no more pods than it has.
+fn known_nodes(nodes: &[NodePods], mut pods: u32) -> Vec<(u64, u32)> {
+    let known = nodes.iter().filter_map(|on| {
+        let count = u32::try_from(on.pods).ok()?.min(pods);
+        pods -= count;
+        Some((u64::try_from(on.node).ok()?, count)).filter(|(_, count)| *count > 0)
+    });
+    known.collect()
 }

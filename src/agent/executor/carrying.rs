@@ -29,7 +29,7 @@ impl State {
         let decision = runs::decide(
             &Run {
                 lease,
-                pool: pool.as_ref().map(|pool| &pool.spec),
+                pool: pool.as_deref(),
                 pods: &known.pods,
                 memory: &known.memory,
                 verdict: known.verdict.as_ref(),

@@ -12,7 +12,8 @@ use super::guest::{Guest, Stage};
 use super::outcome::{self, Outcome};
 use super::step::{Decision, Run, Step, Stop};
 use crate::api::gpulease::{
-    EndedGroup, GuestLeaseStatus, LeasePhase, MAX_REASON, PodCounts, shortened,
+    EndedGroup, GuestLeaseStatus, LeasePhase, MAX_NODES, MAX_REASON, NodePods, PodCounts,
+    node_number, shortened,
 };
 use crate::engine::indexes::Indexes;
 
@@ -50,7 +51,9 @@ pub(super) fn report(
     decision: &mut Decision,
 ) {
     let new = status(run, old, seen, now);
-    if new == *old {
+    // Nodes go along with what else changes: they are worth no write of their own, and where the
+    // definitions are older than this agent, the server drops them each time.
+    if (GuestLeaseStatus { nodes: old.nodes.clone(), ..new.clone() }) == *old {
         return;
     }
     let due = if new.phase == old.phase {
@@ -77,6 +80,7 @@ fn status(
     let ended = recorded(&new);
     let done = seen.terms.indexes.minus(&ended).is_empty() && !seen.running;
     new.pods = counts(run, &new.ended, seen.terms);
+    new.nodes = nodes(run).unwrap_or_default();
     let began = run.pods.values().filter_map(|(_, guest)| began(guest)).min();
     new.start_time = old.start_time.clone().or(began.map(Time));
     let until = run.pods.values().filter_map(|(_, guest)| {
@@ -159,6 +163,22 @@ fn counts(run: &Run<'_>, ended: &[EndedGroup], terms: &Terms) -> PodCounts {
         succeeded: pods(true),
         failed: pods(false),
     }
+}
+
+/// Where its living pods are; `None` if the pool is gone, whose UID makes the numbers.
+fn nodes(run: &Run<'_>) -> Option<Vec<NodePods>> {
+    let secret = run.pool?.metadata.uid.as_deref()?;
+    let living = run.pods.values().map(|(_, guest)| guest).filter(|guest| !guest.is_terminal());
+    let mut counts: BTreeMap<&str, i32> = BTreeMap::new();
+    for node in living.filter_map(|guest| guest.node.as_ref().or(guest.pinned.as_ref())) {
+        *counts.entry(node).or_default() += 1;
+    }
+    let counts = counts.into_iter();
+    let nodes = counts.map(|(node, pods)| NodePods { node: node_number(secret, node), pods });
+    let mut nodes: Vec<NodePods> = nodes.collect();
+    nodes.sort_unstable();
+    nodes.truncate(MAX_NODES);
+    Some(nodes)
 }
 
 /// `Completed` if every index ended by itself, else why the first did not.

@@ -83,7 +83,7 @@ fn stop_as(run: &Run<'_>, reason: &str) -> Why {
 pub(super) fn grace(run: &Run<'_>) -> i64 {
     let spec = &run.lease.spec;
     let asked = spec.withdrawn.as_ref().map_or(i64::MAX, |withdrawn| withdrawn.grace_seconds);
-    let notice = run.pool.map_or(i64::MAX, |pool| pool.offer.notice_seconds);
+    let notice = run.pool.map_or(i64::MAX, |pool| pool.spec.offer.notice_seconds);
     spec.grace_seconds.min(asked).min(notice).max(0)
 }
 

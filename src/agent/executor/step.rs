@@ -6,9 +6,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::guest::{Guest, Key};
 use super::outcome::Outcome;
-use crate::api::GuestLease;
 use crate::api::gpulease::GuestLeaseStatus;
-use crate::api::gpupool::GpuPoolSpec;
+use crate::api::{GpuPool, GuestLease};
 
 /// A write that may be in flight; while it is, it is not decided again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,7 +60,7 @@ pub struct Run<'a> {
     /// The lease.
     pub lease: &'a GuestLease,
     /// Its pool, unless it is gone.
-    pub pool: Option<&'a GpuPoolSpec>,
+    pub pool: Option<&'a GpuPool>,
     /// Its pods by key, each with its UID.
     pub pods: &'a BTreeMap<Key, (String, Guest)>,
     /// What we remember.

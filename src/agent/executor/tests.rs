@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::world::World;
 use super::writes::Write;
-use crate::api::gpulease::{LeasePhase, Withdrawal};
+use crate::api::gpulease::{LeasePhase, NodePods, Withdrawal};
 use crate::api::gpupool::FreeNodes;
 
 fn run_to_start(world: &mut World, state: &mut super::state::State) {
@@ -44,6 +44,36 @@ fn a_single_job_costs_five_writes_and_its_pictures() {
     assert_eq!((status.pods.succeeded, status.pods.bound, status.gpus), (1, 0, 0));
     assert!(status.start_time.is_some() && status.end_time.is_some());
     assert!(world.pods.is_empty());
+}
+
+#[test]
+fn leases_say_which_of_their_pods_share_nodes_and_not_which_nodes() {
+    let mut world = World::new(2, &json!({}));
+    let mut state = world.listed();
+    for (name, indexes, gpus) in [("a", "0-1", 2), ("b", "0", 4), ("c", "0-1", 4)] {
+        world.propose(name, indexes, 1, gpus);
+        world.settle(&mut state);
+        world.confirm(name);
+        run_to_start(&mut world, &mut state);
+    }
+    let nodes = ["a", "b", "c"].map(|name| world.status(name).nodes);
+    let (first, second) = (nodes[0][0].node, nodes[2][0].node);
+    assert!(first != second && first.min(second) > 1_000, "{nodes:?}: no mere count, no name");
+    let on = |node, pods| vec![NodePods { node, pods }];
+    assert_eq!(nodes, [on(first, 2), on(first, 1), on(second, 2)]);
+    // Definitions older than the agent: the server keeps nothing of it, and is left in peace.
+    world.edit("c", |lease| lease.status.as_mut().unwrap().nodes.clear());
+    let writes = world.writes.len();
+    world.pass(100);
+    world.settle(&mut state);
+    assert_eq!(world.writes.len(), writes, "{:?}", world.writes);
+    world.end("a-0", 0);
+    world.pass(2);
+    world.settle(&mut state);
+    assert_eq!(world.status("a").nodes, on(first, 1));
+    world.end("a-1", 0);
+    world.settle(&mut state);
+    assert_eq!(world.status("a").nodes, []);
 }
 
 #[test]

@@ -173,6 +173,7 @@ fn missing(lease: &GpuLease, terms: &Terms) -> Verdict {
     }
     let ended = ended_by(lease, &status, "Unknown", "the member's record of it was deleted");
     status.phase = Some(LeasePhase::Released);
+    status.nodes.clear();
     status.end_time = Some(Time(terms.now));
     status.ended.extend(ended);
     Verdict::Act(Step::ReportMissing(Box::new(status)))
@@ -281,10 +282,16 @@ fn mirror(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> Verdict {
         serial: entered.or(status.serial),
         refusal: status.refusal,
         pods: status.pods,
+        nodes: status.nodes,
         start_time: status.start_time,
         end_time: status.end_time,
         end_reason: status.end_reason,
         ended: status.ended,
     };
-    if before == Some(&mirror) { Verdict::Rest } else { report(mirror) }
+    // Nodes go along with what else changes: an older hub drops them each time.
+    let nodes = before.map(|status| status.nodes.clone()).unwrap_or_default();
+    if before == Some(&GpuLeaseStatus { nodes, ..mirror.clone() }) {
+        return Verdict::Rest;
+    }
+    report(mirror)
 }

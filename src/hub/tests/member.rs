@@ -28,6 +28,8 @@ pub(super) enum Mood {
 pub(super) struct Member {
     pub(super) name: String,
     pub(super) gpus: i64,
+    /// Whether all of them are on one node, and its leases say so; else each is on its own.
+    pub(super) one_node: bool,
     pub(super) serial: i64,
     pub(super) mood: Mood,
     /// Job and index of everything that it ever accepted, with the attempt.
@@ -39,7 +41,7 @@ pub(super) struct Member {
 impl Member {
     pub(super) fn new(name: &str, gpus: i64) -> Self {
         let (name, starts, held) = (name.to_owned(), Vec::new(), BTreeMap::new());
-        Self { name, gpus, serial: 1, mood: Mood::Works, starts, held }
+        Self { name, gpus, one_node: false, serial: 1, mood: Mood::Works, starts, held }
     }
 
     pub(super) fn namespace(&self) -> String {
@@ -67,7 +69,8 @@ impl Member {
     /// Publishes its pool, if the picture changed.
     pub(super) fn publish(&self, store: &mut Store) {
         let place = at("gpupools", &self.namespace(), "lab");
-        let new = pool(self.serial, self.gpus, self.free(), &store.now.to_string());
+        let new =
+            pool(self.serial, self.gpus, (self.free(), self.one_node), &store.now.to_string());
         let old = store.objects.get(&place).cloned();
         let serial = |pool: &Value| pool["status"]["serial"].as_i64();
         if old.as_ref().map(serial) != Some(serial(&new)) {
@@ -119,6 +122,9 @@ impl Member {
                 status["phase"] = json!("Running");
                 status["startTime"] = json!(now);
                 status["pods"] = json!({"ready": indexes.len()});
+                if self.one_node {
+                    status["nodes"] = json!([{"node": 7, "pods": indexes.len()}]);
+                }
             }
             (Some("Running"), None) if mood == Mood::Works => {
                 self.release(lease);
@@ -134,7 +140,7 @@ impl Member {
     }
 
     fn answer(&mut self, lease: &Value, indexes: &Indexes, mood: Mood) -> Option<Value> {
-        let need = i64::from(indexes.len());
+        let need = i64::from(indexes.len()) * lease["spec"]["gpu"]["count"].as_i64().unwrap();
         match mood {
             Mood::Mute | Mood::Silent => return None,
             Mood::Refuses => return Some(self.refusal("PoolPaused")),

@@ -45,16 +45,19 @@ pub(super) fn heartbeat(member: &str, at: &str) -> Value {
         "spec": {"renewTime": at}})
 }
 
-/// A pool of nodes with one GPU each.
-pub(super) fn pool(serial: i64, gpus: i64, free: i64, now: &str) -> Value {
-    let groups = json!([{"gpus": 1, "nodes": free, "milliCpu": 64_000,
+/// A pool of nodes with one GPU each, or of one node with all of them.
+pub(super) fn pool(serial: i64, gpus: i64, (free, one_node): (i64, bool), now: &str) -> Value {
+    let (each, nodes) = if one_node { (free, 1) } else { (1, free) };
+    let groups = json!([{"gpus": each, "nodes": nodes, "milliCpu": 64_000,
         "memoryBytes": 1_i64 << 40}]);
+    let groups = if free == 0 { json!([]) } else { groups };
+    let (each, nodes) = if one_node { (gpus, 1) } else { (1, gpus) };
     json!({"apiVersion": API, "kind": "GpuPool", "metadata": {}, "spec": {},
         "status": {
             "serial": serial,
             "conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": "",
                 "lastTransitionTime": now}],
-            "shapes": [{"model": "A100", "memory": "80Gi", "gpusPerNode": 1, "nodes": gpus,
+            "shapes": [{"model": "A100", "memory": "80Gi", "gpusPerNode": each, "nodes": nodes,
                 "free": groups}],
             "gpus": {"offered": gpus, "free": free, "guests": gpus - free}}})
 }

@@ -58,6 +58,26 @@ async fn a_job_of_higher_priority_takes_the_place_of_guests() {
 }
 
 #[tokio::test]
+async fn guests_that_share_a_node_make_room_together() {
+    let mut world = World::new(&[("north", 4)]).await;
+    world.mood(Mood::Runs);
+    world.members[0].one_node = true;
+    world.members[0].serial += 1;
+    world.members_act();
+    class(&mut world, "high", 10);
+    for name in ["one", "two", "three", "four"] {
+        world.submit(name, 1, json!({}));
+        world.settle().await;
+    }
+    world.submit("urgent", 1, json!({"priorityClassName": "high", "gpu": {"count": 3}}));
+    world.settle().await;
+    assert_eq!(world.phase("urgent"), "Running");
+    let running = ["one", "two", "three", "four"].map(|name| world.phase(name) == "Running");
+    assert_eq!(running.iter().filter(|runs| **runs).count(), 1, "{running:?}: whole, and no more");
+    world.is_silent().await;
+}
+
+#[tokio::test]
 async fn a_job_that_is_not_preemptible_stays() {
     let mut world = World::new(&[("north", 4)]).await;
     world.mood(Mood::Runs);

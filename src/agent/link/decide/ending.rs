@@ -37,6 +37,7 @@ pub(super) fn never_began(
     status.ended.extend(ended_by(lease, &status, reason, message));
     status.observed_generation = lease.metadata.generation;
     status.phase = Some(LeasePhase::Released);
+    status.nodes.clear();
     status.end_reason = Some(reason.into());
     status.end_time = Some(Time(terms.now));
     status
