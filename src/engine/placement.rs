@@ -27,6 +27,7 @@ use super::survival;
 
 mod book;
 mod filters;
+mod index;
 mod known;
 mod order;
 

@@ -156,26 +156,40 @@ pub(super) fn chances<'a>(
     wishes: &mut Vec<Wish<'a>>,
     chances: &mut Vec<Chance>,
 ) -> Nodes {
-    let first = chances.len();
     if request.models.is_empty() {
-        learn(request, pool, wishes);
+        for shape in &pool.shapes {
+            learn(request, &shape.model, wishes);
+        }
     }
+    granted(request, pool.offered, wishes, chances, |_, replica| fit::idle(&pool.shapes, replica))
+}
+
+/// The same, where `idle` says what [`fit::idle`] says of the wish at that place; the pool's models
+/// are among the wishes.
+pub(super) fn granted(
+    request: &Request,
+    offered: u64,
+    wishes: &[Wish],
+    chances: &mut Vec<Chance>,
+    idle: impl Fn(usize, &Replica) -> (Places, u64),
+) -> Nodes {
+    let first = chances.len();
     let mut nodes = match request.models.is_empty() {
         true => Nodes::TooSmall,
         false => Nodes::OtherModels,
     };
-    for (place, Wish { replica, .. }) in (0..).zip(&*wishes) {
-        let (accepted, ever) = fit::idle(&pool.shapes, replica);
+    for (place, Wish { replica, .. }) in wishes.iter().enumerate() {
+        let (accepted, ever) = idle(place, replica);
         if accepted == Places::default() {
             continue;
         }
-        if fit::replicas(ever, pool.offered, replica) > 0 {
-            chances.push(Chance { wish: place, accepted, ever });
+        if fit::replicas(ever, offered, replica) > 0 {
+            chances.push(Chance { wish: fit::clamp(place as u64), accepted, ever });
         }
         nodes = Nodes::TooSmall;
     }
     let gpus = replica(request, "", None).gpus();
-    let lent = |pods: u64| pods.saturating_mul(gpus).min(pool.offered).max(1);
+    let lent = |pods: u64| pods.saturating_mul(gpus).min(offered).max(1);
     let chances = &mut chances[first..];
     if request.models.is_empty() {
         // All are wanted as much, and of those that leave equal room the first by name is taken.
@@ -192,10 +206,8 @@ pub(super) fn chances<'a>(
 }
 
 /// Who takes any model wishes each that there is.
-fn learn<'a>(request: &'a Request, pool: &'a Pool, wishes: &mut Vec<Wish<'a>>) {
-    for shape in &pool.shapes {
-        if wishes.iter().all(|wish| wish.replica.model != shape.model) {
-            wishes.push(Wish { rank: 0, replica: replica(request, &shape.model, None) });
-        }
+pub(super) fn learn<'a>(request: &Request, model: &'a str, wishes: &mut Vec<Wish<'a>>) {
+    if wishes.iter().all(|wish| wish.replica.model != model) {
+        wishes.push(Wish { rank: 0, replica: replica(request, model, None) });
     }
 }

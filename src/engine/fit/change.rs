@@ -12,12 +12,17 @@ impl Places {
     /// All that a pool can have.
     pub const ALL: Self = Self(u64::MAX);
     pub(super) const LAST: usize = 63;
+    /// Shapes of a pool that has no more than this have a bit each.
+    pub const TOLD_APART: usize = 63;
 
-    pub(super) fn add(&mut self, place: usize) {
+    /// Adds the shape at that place of its pool.
+    pub fn add(&mut self, place: usize) {
         self.0 |= 1 << place.min(Self::LAST);
     }
 
-    pub(super) fn holds(self, place: usize) -> bool {
+    /// Whether the shape at that place of its pool may be one of them.
+    #[must_use]
+    pub fn holds(self, place: usize) -> bool {
         self.0 & 1 << place.min(Self::LAST) != 0
     }
 

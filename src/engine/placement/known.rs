@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::book::{Book, WORD};
 use super::filters::Filters;
+use super::index::Index;
 use super::order::{Kind, Order};
 use super::{Choice, Fits, Score, Verdict, fitting, shortage};
 use crate::engine::fit::Replica;
@@ -43,6 +44,7 @@ pub struct Known<'a> {
     kinds: BTreeMap<Kind<'a>, usize>,
     orders: Vec<Order<'a>>,
     filters: Filters<'a>,
+    index: Option<Index<'a>>,
 }
 
 impl<'a> Known<'a> {
@@ -108,10 +110,11 @@ impl<'a> Known<'a> {
         // The bits of a request are a hundredth of an order.
         let kept = (self.orders.len() + self.candidates.len() / 100).saturating_mul(pools);
         if kept > KEPT {
-            *self = Self::default();
+            *self = Self { index: self.index.take(), ..Self::default() };
         }
+        let index = self.index.get_or_insert_with(|| Index::of(book));
         let order = *self.kinds.entry(Kind::of(request)).or_insert_with(|| {
-            self.orders.push(Order::of(request, book));
+            self.orders.push(Order::of(request, book, index));
             self.orders.len() - 1
         });
         let found = &self.orders[order];

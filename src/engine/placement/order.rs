@@ -6,10 +6,11 @@
 
 use super::book::Book;
 use super::filters::bits_of;
+use super::index::Index;
 use super::{Tightness, compared, fitting, fitting_as, tightness};
 use crate::engine::fit::{self, Found, Moved, Places, Replica};
 use crate::engine::model::{ModelChoice, PodNeed, Request};
-use crate::engine::rules::{Chance, Nodes, Wish, chances, wishes};
+use crate::engine::rules::{Chance, Nodes, Wish, granted, learn, wishes};
 
 /// What requests have in common that share an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,15 +58,21 @@ impl<'a> Kind<'a> {
 
 impl<'a> Order<'a> {
     /// The order for all requests of the kind of this one.
-    pub(super) fn of(request: &'a Request, book: &Book<'a>) -> Self {
+    pub(super) fn of(request: &'a Request, book: &Book<'a>, index: &mut Index<'a>) -> Self {
         let pools = book.pools();
         let (mut wishes, mut held) = (wishes(request), Vec::with_capacity(pools.len()));
+        if request.models.is_empty() {
+            index.models().iter().for_each(|model| learn(request, model, &mut wishes));
+        }
+        let models = wishes.iter().map(|wish| index.number(wish.replica.model));
+        let models: Vec<Option<u32>> = models.collect();
         let mut first = Vec::with_capacity(pools.len() + 1);
         let mut nodes = Vec::with_capacity(pools.len());
         let mut looked_at = Vec::with_capacity(pools.len());
-        for left in pools {
+        for (place, left) in pools.iter().enumerate() {
             let begin = held.len();
-            let what = chances(request, left.pool, &mut wishes, &mut held);
+            let idle = |wish: usize, replica: &Replica| index.idle(place, models[wish], replica);
+            let what = granted(request, left.pool.offered, &wishes, &mut held, idle);
             let shapes = held[begin..].iter().map(|chance| chance.accepted);
             nodes.push(what);
             looked_at.push(shapes.fold(Places::default(), Places::or));
@@ -89,7 +96,11 @@ impl<'a> Order<'a> {
             seen,
         };
         order.pods = vec![0; order.chances.len()];
-        order.standings = (0..places).map(|place| order.judge(place, book)).collect();
+        if request.size == 1 {
+            index.count(request.need.gpus, book);
+        }
+        let known = |place| order.first_look(place, book, index);
+        order.standings = (0..places).map(known).collect();
         order
     }
 
@@ -112,6 +123,18 @@ impl<'a> Order<'a> {
             };
         }
         self.seen = book.changes();
+    }
+
+    /// How the pool stands now, by what the index has counted.
+    fn first_look(&mut self, place: usize, book: &Book, index: &Index) -> Option<Standing> {
+        let Replica { size, need, .. } = self.wishes.first()?.replica;
+        for chance in self.first[place]..self.first[place + 1] {
+            match index.pods(need.gpus, place, self.chances[chance].accepted) {
+                Some(pods) if size == 1 => self.pods[chance] = pods,
+                _ => return self.judge(place, book),
+            }
+        }
+        self.standing(place, book)
     }
 
     /// How the pool stands now, from a look at its nodes; `None` if nothing of the kind fits there.
