@@ -1,6 +1,8 @@
 //! The custom resource definitions as YAML, for `crds/` and the charts.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps,
+};
 use kube::CustomResourceExt;
 
 use super::{
@@ -21,15 +23,41 @@ pub enum Side {
 pub fn definitions(side: Side) -> Vec<CustomResourceDefinition> {
     match side {
         Side::Hub => vec![
-            GpuJob::crd(),
-            GpuLease::crd(),
-            GpuPool::crd(),
-            GpuQueue::crd(),
+            whole(GpuJob::crd(), &["status", "spec.template"]),
+            whole(GpuLease::crd(), &["status", "spec"]),
+            whole(GpuPool::crd(), &["status"]),
+            whole(GpuQueue::crd(), &["status"]),
             JoinRequest::crd(),
-            MemberCluster::crd(),
+            whole(MemberCluster::crd(), &["status"]),
         ],
-        Side::Member => vec![GpuPool::crd(), GuestLease::crd(), HubGrant::crd()],
+        Side::Member => vec![
+            whole(GpuPool::crd(), &["status"]),
+            whole(GuestLease::crd(), &["status", "spec"]),
+            HubGrant::crd(),
+        ],
     }
+}
+
+/// The definition with these parts owned as a whole by whoever writes them.
+///
+/// Servers keep a list of who wrote each field, bring it up to date with every write, and store it and
+/// send it with every object. One writer owns all of each of these parts, so one entry tells as much.
+fn whole(mut definition: CustomResourceDefinition, parts: &[&str]) -> CustomResourceDefinition {
+    for version in &mut definition.spec.versions {
+        let Some(schema) = version.schema.as_mut() else { continue };
+        for part in parts {
+            let root = schema.open_api_v3_schema.as_mut();
+            let found = part.split('.').fold(root, |within, name| property(within?, name));
+            if let Some(found) = found {
+                found.x_kubernetes_map_type = Some("atomic".into());
+            }
+        }
+    }
+    definition
+}
+
+fn property<'a>(of: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {
+    of.properties.as_mut()?.get_mut(name)
 }
 
 /// Name of the file in `crds/` that holds `definition`.
