@@ -5,7 +5,7 @@ FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /idlewild
 COPY . .
 # The toolchain is the image's own. The program holds its C library, so that it needs no files.
-ENV RUSTUP_TOOLCHAIN=1.95.0 RUSTFLAGS="-Ctarget-feature=+crt-static"
+ENV RUSTUP_TOOLCHAIN=1.95.0 RUSTFLAGS="-Ctarget-feature=+crt-static -Clink-arg=-Wl,-z,pack-relative-relocs"
 RUN target=$(uname -m)-unknown-linux-gnu \
  && cargo build --locked --release --target "$target" --bin idlewild \
  && install -D -m 0755 "target/$target/release/idlewild" /root-of-image/idlewild \

@@ -33,6 +33,8 @@ build() {
   # The last one that fits counts.
   local flags=(
     -Ctarget-feature=+crt-static
+    # A page of relocations instead of 1.3 MB, which every process would read at its start.
+    -Clink-arg=-Wl,-z,pack-relative-relocs
     "--remap-path-prefix=$home=/cargo"
     "--remap-path-prefix=$PWD=/idlewild"
     "--remap-path-prefix=$target_directory=/idlewild/target"

@@ -83,15 +83,8 @@ pub fn free_gpus(shapes: &[Shape]) -> u64 {
     groups.fold(0, |sum, free| sum.saturating_add(product(free.nodes, free.gpus)))
 }
 
-/// Pods of the replica that all GPUs together would hold, were they free.
-///
-/// CPU and memory are not looked at: a picture says only what is free of them now.
-#[must_use]
-pub fn pods_ever(shapes: &[Shape], replica: &Replica) -> u64 {
-    idle(shapes, replica).1
-}
-
-/// The shapes that the replica accepts, and [`pods_ever`], from one look at them.
+/// The shapes that the replica accepts, and its pods that all their GPUs together would hold, were they
+/// free. CPU and memory are not looked at: a picture says only what is free of them now.
 #[must_use]
 pub fn idle(shapes: &[Shape], replica: &Replica) -> (Places, u64) {
     let (mut accepted, mut sum) = (Places::default(), 0_u64);
@@ -148,12 +141,6 @@ pub fn room(shapes: &[Shape], lendable: u64, replica: &Replica) -> u32 {
     replicas(free_pods(shapes, replica), lendable, replica)
 }
 
-/// Whether one replica would fit if nothing else ran and `offered` GPUs were lent in all.
-#[must_use]
-pub fn could_ever_hold(shapes: &[Shape], offered: u64, replica: &Replica) -> bool {
-    replicas(pods_ever(shapes, replica), offered, replica) > 0
-}
-
 /// Takes `count` replicas from what is free, and returns the pods for which nothing was left.
 ///
 /// The tightest nodes go first: fewest free GPUs, then least CPU, then least memory. That fills
@@ -180,22 +167,6 @@ pub fn take_and_tell(shapes: &mut [Shape], replica: &Replica, count: u32) -> Tak
         }
     }
     taken
-}
-
-/// Adds what `freed` says to nodes whose GPUs the replica accepts, the first shape that has nodes of
-/// that size.
-///
-/// Guarantees: what fits then would fit if those GPUs were free wherever they are. They are counted
-/// on nodes where nothing else is free, so a pod that would need both may fit in truth and not here.
-/// Assumes that they exist: those on no node of such a size are left out.
-pub fn give_back(shapes: &mut [Shape], replica: &Replica, freed: Free) {
-    let fitting = |shape: &&mut Shape| {
-        replica.accepts(&shape.model, shape.gpu_memory) && shape.gpus_per_node >= freed.gpus
-    };
-    let Some(shape) = shapes.iter_mut().find(fitting) else { return };
-    if freed.gpus > 0 && freed.nodes > 0 {
-        join(&mut shape.free, freed);
-    }
 }
 
 /// Puts `pods` on the tightest nodes.

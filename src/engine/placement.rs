@@ -113,18 +113,6 @@ pub fn answers<'a>(demand: &Demand, book: &Book<'a>) -> Vec<(&'a PoolId, Answer)
     book.pools().iter().enumerate().map(answer).collect()
 }
 
-/// The replica of the request that one pool takes now, and how many of it; else why it takes none,
-/// barred demands and busy members apart.
-///
-/// `left` may be a supposition, such as a pool without some of its guests.
-///
-/// # Errors
-/// The first rule that the pool breaks.
-pub fn room_in<'a>(request: &'a Request, left: &Left<'a>) -> Result<(Replica<'a>, u32), Refusal> {
-    let found = find(request, left, || None)?;
-    Ok((found.wish.replica, found.room))
-}
-
 /// What of one pool the request gets, unless `passing` says why it gets nothing for now.
 fn find<'a>(
     request: &'a Request,

@@ -12,6 +12,11 @@ fn shapes(text: &str) -> Vec<Shape> {
     text.split(' ').map(shape).collect()
 }
 
+/// Whether one replica would fit if nothing else ran and `offered` GPUs were lent in all.
+fn could_ever_hold(shapes: &[Shape], offered: u64, replica: &Replica) -> bool {
+    replicas(idle(shapes, replica).1, offered, replica) > 0
+}
+
 #[track_caller]
 fn check(pool: &str, asked: &str, want: u32) {
     assert_eq!(room(&shapes(pool), u64::MAX, &replica("A100", asked)), want);

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::UNANSWERED;
 use crate::engine::fit::{self, Moved, Places, Replica, Taken};
-use crate::engine::model::{Free, Pool, PoolId, Shape, Snapshot};
+use crate::engine::model::{Pool, PoolId, Shape, Snapshot};
 
 /// A pool and what is left of it in the course of a round.
 ///
@@ -55,22 +55,6 @@ impl Left<'_> {
             false => taken,
         }
     }
-
-    /// Gives back replicas whose nodes nobody knows: see [`fit::give_back`].
-    pub fn give_back(&mut self, replica: &Replica, count: u32) {
-        let pods = fit::clamp(u64::from(replica.size) * u64::from(count));
-        let need = replica.need;
-        let free =
-            Free { gpus: need.gpus, nodes: pods, milli_cpu: need.milli_cpu, memory: need.memory };
-        self.free_up(replica, free);
-    }
-
-    /// Gives back what `freed` says, on nodes whose GPUs `replica` accepts.
-    pub fn free_up(&mut self, replica: &Replica, freed: Free) {
-        fit::give_back(self.shapes.to_mut(), replica, freed);
-        let gpus = u64::from(freed.gpus) * u64::from(freed.nodes);
-        self.lendable = self.lendable.saturating_add(gpus);
-    }
 }
 
 /// Places in one word of a set of bits.
@@ -104,7 +88,6 @@ pub struct Book<'a> {
     /// A bit for each pool whose member may be sent another lease.
     answering: Vec<u64>,
     changes: Vec<Change>,
-    gifts: usize,
 }
 
 impl<'a> Book<'a> {
@@ -125,7 +108,7 @@ impl<'a> Book<'a> {
             pools.push(Left { id, pool, shapes, lendable, member });
         }
         let answering = vec![0; pools.len().div_ceil(WORD)];
-        let mut book = Self { pools, members, answering, changes: Vec::new(), gifts: 0 };
+        let mut book = Self { pools, members, answering, changes: Vec::new() };
         for place in 0..book.pools.len() {
             if book.answers(place) > 0 {
                 book.answering[place / WORD] |= 1 << (place % WORD);
@@ -185,18 +168,6 @@ impl<'a> Book<'a> {
             self.take(place, &single, found);
         }
         found
-    }
-
-    /// Gives back replicas that were taken, such as those of a reservation that is not needed.
-    pub fn give_back(&mut self, place: usize, replica: &Replica, count: u32) {
-        self.pools[place].give_back(replica, count);
-        self.changes.push(Change { place, gpus: u32::MAX, shapes: Places::ALL, moved: None });
-        self.gifts += 1;
-    }
-
-    /// How often something was given back by now.
-    pub(super) fn gifts(&self) -> usize {
-        self.gifts
     }
 
     /// A bit for each place whose member may be sent another lease.

@@ -25,9 +25,8 @@ struct Candidates<'a> {
     /// By place: see [`super::cost`]. Empty if it is the same everywhere.
     costs: Arc<[u64]>,
     refusals: BTreeMap<Refusal, u32>,
-    /// The last answer of all pools if none took it, and after how many gifts to the book that was.
-    /// What is left only falls between them, so until the next one no pool will take it.
-    refused: Option<(usize, BTreeMap<Refusal, u32>)>,
+    /// The answer of all pools if none took it: what is left only falls, so none will.
+    refused: Option<BTreeMap<Refusal, u32>>,
 }
 
 /// Which pools may take which request, and how well each takes replicas of its kind.
@@ -67,8 +66,7 @@ impl<'a> Known<'a> {
     ) -> Verdict<'a> {
         let known = self.number(request, book);
         let candidates = &mut self.candidates[known];
-        let told = candidates.refused.as_ref().filter(|_| demand.barred.is_empty());
-        if let Some((_, refusals)) = told.filter(|(gifts, _)| *gifts == book.gifts()) {
+        if let Some(refusals) = candidates.refused.as_ref().filter(|_| demand.barred.is_empty()) {
             return Verdict::Refused(refusals.clone());
         }
         let order = &mut self.orders[candidates.order];
@@ -79,7 +77,7 @@ impl<'a> Known<'a> {
         }
         let refusals = asking.refusals();
         if demand.barred.is_empty() {
-            candidates.refused = Some((book.gifts(), refusals.clone()));
+            candidates.refused = Some(refusals.clone());
         }
         Verdict::Refused(refusals)
     }

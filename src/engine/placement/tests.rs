@@ -223,15 +223,13 @@ fn market() -> impl Strategy<Value = Vec<(String, String)>> {
 enum Step {
     Lease { asks: usize, most: u32 },
     Reserve { asks: usize },
-    GiveBack { asks: usize },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let asks = 0..ASKED.len();
     prop_oneof![
         8 => (asks.clone(), 1_u32..5).prop_map(|(asks, most)| Step::Lease { asks, most }),
-        1 => asks.clone().prop_map(|asks| Step::Reserve { asks }),
-        1 => asks.prop_map(|asks| Step::GiveBack { asks }),
+        1 => asks.prop_map(|asks| Step::Reserve { asks }),
     ]
 }
 
@@ -251,12 +249,12 @@ proptest! {
         let (mut book, mut known) = (Book::open(&snapshot), Known::default());
         let mut refused = BTreeMap::new();
         for step in steps {
-            let (Step::Lease { asks, .. } | Step::Reserve { asks } | Step::GiveBack { asks }) = step;
+            let (Step::Lease { asks, .. } | Step::Reserve { asks }) = step;
             let demand = &demands[asks];
             let want = oracle::place(demand, &book);
             let choice = match known.place(demand, &book) {
                 Verdict::Chosen(choice) => choice,
-                // What was said once is said again, as long as nothing is given back.
+                // What was said once is said again: nothing comes free in a round.
                 Verdict::Refused(refusals) => {
                     let said = refused.get(&demand.request).filter(|_| demand.barred.is_empty());
                     prop_assert!(want.is_err());
@@ -274,47 +272,10 @@ proptest! {
                     book.take(choice.place, &choice.replica, most.min(choice.room));
                 }
                 Step::Reserve { .. } => book.take(choice.place, &choice.replica, 1),
-                Step::GiveBack { .. } => {
-                    book.give_back(choice.place, &choice.replica, 1);
-                    refused.clear();
-                }
             }
         }
     }
 
-    #[test]
-    fn one_pool_by_itself_says_what_it_says_among_all(
-        pools in market(),
-        asks in 0..ASKED.len() - 2,
-    ) {
-        let pools: Vec<(&str, &str)> =
-            pools.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect();
-        let (snapshot, demand) = (snapshot(&pools, &[]), demand(&format!("job {}", ASKED[asks])));
-        let book = Book::open(&snapshot);
-        for (left, (_, answer)) in book.pools().iter().zip(answers(&demand, &book)) {
-            let alone = match room_in(&demand.request, left) {
-                Ok((_, room)) => Answer::Fits(room),
-                Err(why) => Answer::Refused(why),
-            };
-            prop_assert_eq!(alone, answer);
-        }
-    }
-}
-
-#[test]
-fn a_pool_without_some_of_its_guests_is_a_supposition() {
-    let facts = snapshot(&[("a", "A100:8x3=2x1")], &[]);
-    let (book, large) = (Book::open(&facts), demand("job gpus=8 size=2"));
-    let mut supposed = book.pool(0).clone();
-    assert_eq!(room_in(&large.request, &supposed).err(), Some(Refusal::TooFewFreeGpus));
-    let whole = |size| Replica { size, model: "A100", min_memory: None, need: large.request.need };
-    supposed.give_back(&whole(1), 1);
-    assert_eq!(room_in(&large.request, &supposed).err(), Some(Refusal::TooFewFreeGpus));
-    supposed.give_back(&whole(1), 1);
-    assert_eq!(room_in(&large.request, &supposed).map(|(_, room)| room), Ok(1));
-    supposed.take(&whole(2), 1);
-    assert_eq!(room_in(&large.request, &supposed).err(), Some(Refusal::TooFewFreeGpus));
-    assert_eq!(answers(&large, &book)[0].1, Answer::Refused(Refusal::TooFewFreeGpus));
 }
 
 #[test]
@@ -346,8 +307,10 @@ fn sixty_four_shapes_and_counts_at_their_limits() {
     assert_eq!(verdict("", &facts), "a A100");
     assert_eq!(verdict("gpus=4294967295 size=4294967295 cpu=0", &facts), "a A100");
     let (most, mut book) = (demand("job cpu=0"), Book::open(&facts));
-    let (replica, room) = room_in(&most.request, book.pool(0)).unwrap();
-    book.take(0, &replica, room);
-    book.give_back(0, &replica, u32::MAX);
-    assert!(room_in(&most.request, book.pool(0)).is_ok());
+    let Verdict::Chosen(Choice { place, replica, room }) = Known::default().place(&most, &book)
+    else {
+        panic!("it fits")
+    };
+    book.take(place, &replica, room);
+    assert_eq!(answers(&most, &book)[place].1, Answer::Refused(Refusal::TooFewFreeGpus));
 }
