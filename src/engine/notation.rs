@@ -7,8 +7,8 @@ use super::fit;
 use super::guests::Guest;
 use super::indexes::Indexes;
 use super::model::{
-    Closed, Demand, Epoch, Free, Hold, JobId, LabelRule, ModelChoice, Plan, PodNeed, Pool, PoolId,
-    Queue, Request, Shape, Snapshot, Taint, Toleration,
+    Closed, Demand, Effect, Epoch, Free, Hold, JobId, LabelRule, ModelChoice, Plan, PodNeed, Pool,
+    PoolId, Queue, Request, Shape, Snapshot, Taint, Toleration,
 };
 use super::queues::Quota;
 use super::round::tests::parts;
@@ -122,7 +122,7 @@ pub(super) fn id(text: &str) -> PoolId {
 }
 
 /// Any of `gpus=1 size=4 cpu=500 models=H100,A100~80 members=a,b not=a label=k:v|w label!=k:v label+k
-/// label-k tolerate=k tolerate=k:v tolerate=* in=EU images=a,b grace=60 ns=team`.
+/// label-k tolerate=k tolerate=k:v tolerate=* tolerate=k! (NoSchedule only) tolerate=k!! (NoExecute only) in=EU images=a,b grace=60 ns=team`.
 pub(super) fn request(text: &str) -> Request {
     let need = PodNeed { gpus: 1, milli_cpu: 1000, memory: GIB };
     let mut request = Request { namespace: "team".into(), size: 1, need, ..Request::default() };
@@ -162,9 +162,15 @@ fn adjust(request: &mut Request, word: &str) {
                 value: Some(value.into()),
                 ..Toleration::default()
             },
-            None => {
-                Toleration { key: (value != "*").then(|| value.into()), ..Toleration::default() }
-            }
+            None => Toleration {
+                key: (value != "*").then(|| value.trim_end_matches('!').into()),
+                effect: match value.len() - value.trim_end_matches('!').len() {
+                    0 => None,
+                    1 => Some(Effect::NoSchedule),
+                    _ => Some(Effect::NoExecute),
+                },
+                ..Toleration::default()
+            },
         }),
         "in" => request.residency = Some(set(value)),
         "images" => request.images = set(value),

@@ -43,3 +43,9 @@ fn what_is_spoken_for_is_not_there_for_the_next() {
     assert_eq!((next.pods, next.gpus()), (1, 2));
     assert_eq!(next.speak_for(5, &mut spoken), 1);
 }
+
+#[test]
+fn what_is_lost_are_the_gpu_seconds_since_the_start() {
+    let guest = Guest { since: 1_000, ..guest("A100 a x3 gpus=2") };
+    assert_eq!((guest.lost(11_999), guest.lost(500)), (60, 0));
+}

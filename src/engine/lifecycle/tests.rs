@@ -161,6 +161,12 @@ fn a_silent_member_loses_an_unanswered_lease_after_ten_seconds() {
     assert_eq!((next.steps.as_slice(), next.wake_at), (&[][..], Some(NOW + 10_000)));
     let next = check(&terms(1), &record(&["0"]), vec![lease], NOW + 10_000);
     assert_eq!(next.steps, [Step::WithdrawUnanswered(epoch(0))]);
+    let leases = vec![held(0, Stage::Unanswered), held(1, Stage::Unanswered)];
+    let later = Allocation { at: NOW + 3_000, ..record(&["0", "1"]).allocations.remove(1) };
+    let mut both = record(&["0", "1"]);
+    both.allocations[1] = later;
+    let next = check(&terms(2), &both, leases, NOW);
+    assert_eq!(next.wake_at, Some(NOW + 10_000), "the first of them");
     let (key, mut lease) = held(0, Stage::Unanswered);
     lease.withdrawn = true;
     let next = check(&terms(1), &record(&["0"]), vec![(key, lease)], NOW + 10_001);
@@ -254,13 +260,16 @@ fn running_time_is_summed_over_attempts() {
     let terms = Terms { max_running_seconds: Some(8), ..terms(1) };
     let first = check(&terms, &record(&["0"]), vec![released(0, "OwnerReclaimed", vec![])], NOW);
     assert_eq!(first.record.ran, BTreeMap::from([(0, 5)]));
+    assert_eq!(first.record.attempts[0].message, "", "nobody said anything");
     let mut second = Record { next_attempt: 2, ..first.record };
     let mut allocation = record(&["0"]).allocations.remove(0);
     (allocation.epoch, allocation.deadline_seconds) = (epoch(1), 3);
     second.allocations.push(allocation);
-    let groups = vec![ended("DeadlineExceeded", -1, "0")];
+    let groups =
+        vec![Ended { message: "time is over".into(), ..ended("DeadlineExceeded", -1, "0") }];
     let next = check(&terms, &second, vec![released(1, "Completed", groups)], NOW);
     assert_eq!(next.record.verdict.unwrap().reason, "DeadlineExceeded");
+    assert_eq!(next.record.attempts.last().unwrap().message, "time is over");
 }
 
 #[test]

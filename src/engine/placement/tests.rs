@@ -42,6 +42,8 @@ fn every_rule_has_a_refusal() {
         ("tolerate=k:w", "A100:8x1 taint=k:v", "Tainted:1"),
         ("tolerate=k", "A100:8x1 taint=k:v taint=l:v", "Tainted:1"),
         ("tolerate=k:v", "A100:8x1 taint=k:v", "a A100"),
+        ("tolerate=k!", "A100:8x1 taint=k:v", "a A100"),
+        ("tolerate=k!!", "A100:8x1 taint=k:v", "Tainted:1"),
         ("tolerate=k", "A100:8x1 taint=k:v", "a A100"),
         ("tolerate=*", "A100:8x1 taint=k:v taint=l:v", "a A100"),
         ("in=EU,NO", "A100:8x1", "OutsideResidency:1"),
@@ -313,4 +315,38 @@ fn sixty_four_shapes_and_counts_at_their_limits() {
     };
     book.take(place, &replica, room);
     assert_eq!(book.pool(place).lendable(), u64::MAX - u64::from(room));
+}
+
+/// What a pool lends in all falls with every replica, also for those who look at other nodes.
+#[test]
+fn what_a_pool_lends_limits_those_who_need_other_nodes() {
+    let facts = snapshot(&[("a", "A100:8x2=8x1,1x1 lend=8")], &[]);
+    let (large, small) = (demand("large gpus=8"), demand("small"));
+    let (mut book, mut known) = (Book::open(&facts), Known::default());
+    assert!(matches!(known.place(&large, &book), Verdict::Chosen(_)));
+    let Verdict::Chosen(choice) = known.place(&small, &book) else { panic!("it fits") };
+    book.take(choice.place, &choice.replica, 1);
+    let of_groups: Vec<u32> = book.pool(0).shapes()[0].free.iter().map(|free| free.gpus).collect();
+    assert_eq!(of_groups, [8], "the tightest node went");
+    let Verdict::Refused(why) = known.place(&large, &book) else { panic!("7 GPUs are lent") };
+    assert_eq!(why, BTreeMap::from([(Refusal::TooFewFreeGpus, 1)]));
+}
+
+#[test]
+fn useful_work_costs_more_where_owners_come_back() {
+    let (mut facts, demand) = (snapshot(&[("a", "A100:8x1")], &[]), demand("job gpus=8"));
+    let cost_of = |facts: &Snapshot| cost(&demand.request, Book::open(facts).pool(0));
+    let pool = |facts: &mut Snapshot, ask, chance| {
+        let pool = facts.pools.values_mut().next().unwrap();
+        pool.ask = ask;
+        pool.survival =
+            survival::Survival::new([[chance; survival::SPANS.len()]; survival::SIZES.len()]);
+    };
+    pool(&mut facts, 1_000_000, 1_000_000);
+    assert_eq!(cost_of(&facts), 1_000_000, "what surely stays costs what is asked");
+    pool(&mut facts, 2_000_000, 1_000_000);
+    assert_eq!(cost_of(&facts), 2_000_000);
+    pool(&mut facts, 1_000_000, 100_000);
+    assert!(cost_of(&facts) > 1_100_000, "{}", cost_of(&facts));
+    assert_eq!(cost_of(&facts) % 50_000, 0, "in steps of a twentieth");
 }

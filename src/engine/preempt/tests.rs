@@ -86,6 +86,11 @@ fn of_other_queues_only_those_over_their_share() {
     assert_eq!(victims(&round(&facts)), ["job a: big"], "24 against 9");
     facts.queues.get_mut("r").unwrap().weight = 3;
     assert_eq!(victims(&round(&facts)), [""; 0], "24 of three shares against 9 of one");
+    let level = guests("A100 own gpus=8 size=2 sticky");
+    let mut facts = with_guests(snapshot(&[("a", "A100:8x5=")], &["job gpus=8 prio=1"]), &level);
+    assert_eq!(victims(&round(&facts)), [""; 0], "24 against 24 is not over its share");
+    facts.queues.get_mut("r").unwrap().past.insert("A100".into(), 1_000_000);
+    assert_eq!(victims(&round(&facts)), ["job a: big"]);
 }
 
 #[test]

@@ -152,3 +152,13 @@ proptest! {
         prop_assert!(whole <= past.max(held * MICRO) && whole >= past.min(held * MICRO));
     }
 }
+
+#[test]
+fn one_queue_by_itself_has_the_share_that_it_has_in_a_round() {
+    let all = queues(&[("a", "used=A100:8"), ("b", "")]);
+    let pools = crate::engine::notation::snapshot(&[("p", "A100:8x2=")], &[]).pools;
+    assert_eq!(
+        ["a", "b", "gone"].map(|name| share(&all, &pools, name)),
+        [500_000_000, 0, u64::MAX]
+    );
+}
