@@ -1,5 +1,6 @@
 //! Figures that depend on the machine: printed by `make bench`, never a reason to fail.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -160,26 +161,35 @@ fn bench_an_agent_of_a_large_cluster() {
 #[test]
 #[ignore = "a benchmark: it prints figures, see make bench"]
 fn bench_a_hub_with_ten_thousand_live_jobs() {
-    const JOBS: usize = 10_000;
     fresh(&settings("bench-live", vec![member("one", 1, 8)]), async |federation| {
         let api = jobs(federation).await;
-        let began = Instant::now();
-        futures::stream::iter(0..JOBS)
-            .for_each_concurrent(AT_ONCE, async |index| {
-                create(&api, job(&format!("live-{index}"), 8, "600s")).await;
-            })
-            .await;
-        println!("{JOBS} jobs submitted in {:.0} s", began.elapsed().as_secs_f64());
-        let last = format!("live-{}", JOBS - 1);
-        eventually("the last one says why it waits", SOON * 10, async || {
-            let job: GpuJob = api.get(&last).await.map_err(|error| error.to_string())?;
-            condition(&job, "Placed").map(drop).ok_or_else(|| "nothing yet".to_owned())
-        })
-        .await;
         let hub = &federation.hub.controller().process;
-        idle(&format!("hub, {JOBS} live jobs, all but one waiting"), hub).await;
+        let mut before = 0;
+        // How memory grows with jobs is the second figure.
+        for count in [1_000, 10_000] {
+            submit(&api, before..count).await;
+            idle(&format!("hub, {count} live jobs, all but one waiting"), hub).await;
+            before = count;
+        }
         hub.restart().await.unwrap();
         federation.hub.controller().ready().await.unwrap();
-        idle(&format!("hub, {JOBS} live jobs, restarted"), hub).await;
+        idle(&format!("hub, {before} live jobs, restarted"), hub).await;
     });
+}
+
+/// Makes jobs and waits until the last of them knows why it waits.
+async fn submit(api: &Api<GpuJob>, indexes: Range<usize>) {
+    let (began, last) = (Instant::now(), format!("live-{}", indexes.end - 1));
+    let count = indexes.len();
+    futures::stream::iter(indexes)
+        .for_each_concurrent(AT_ONCE, async |index| {
+            create(api, job(&format!("live-{index}"), 8, "600s")).await;
+        })
+        .await;
+    println!("{count} jobs submitted in {:.0} s", began.elapsed().as_secs_f64());
+    eventually("the last one says why it waits", SOON * 10, async || {
+        let job: GpuJob = api.get(&last).await.map_err(|error| error.to_string())?;
+        condition(&job, "Placed").map(drop).ok_or_else(|| "nothing yet".to_owned())
+    })
+    .await;
 }

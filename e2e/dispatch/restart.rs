@@ -17,7 +17,8 @@ use crate::bench::node;
 use crate::harness::{SOON, eventually, fresh, jobs, member, settings};
 use crate::work::{condition, create, job};
 
-const JOBS: usize = 10_000;
+/// Live jobs: how the time grows with them is the second figure.
+const JOBS: [usize; 2] = [1_000, 10_000];
 /// Requests in flight while jobs are made.
 const AT_ONCE: usize = 32;
 /// Jobs that run; all others wait.
@@ -30,28 +31,32 @@ type Held = (BTreeMap<String, Vec<String>>, BTreeSet<String>);
 #[test]
 #[ignore = "a benchmark: it prints figures, see make bench-dispatch"]
 fn bench_a_hub_that_restarts_with_ten_thousand_live_jobs() {
-    let members = vec![member("one", u32::try_from(RUNNING).unwrap(), 8)];
-    fresh(&settings("restart", members), async |federation| {
-        let api = jobs(federation).await;
-        let all = futures::stream::iter(0..JOBS);
-        all.for_each_concurrent(AT_ONCE, async |index| {
-            create(&api, job(&format!("live-{index}"), 8, "3600s")).await;
-        })
-        .await;
-        steady(&api).await;
-        let before = held(federation, &api).await;
-        assert_eq!(before.0.len(), RUNNING, "as many run as there is room for");
-        // In order, so that it gives up its leadership: a process that was killed comes back under
-        // another name here, and waits until the lease of the one before is over.
-        federation.hub.controller().process.terminate(SOON).await.unwrap();
-        let decided = first_decision(federation).await;
-        println!("hub, {JOBS} live jobs: first new lease {decided:.2?} after its start");
-        settled(federation, &api, &before).await;
-    });
+    for count in JOBS {
+        let members = vec![member("one", u32::try_from(RUNNING).unwrap(), 8)];
+        fresh(&settings("restart", members), async |federation| restart(federation, count).await);
+    }
+}
+
+async fn restart(federation: &Federation, count: usize) {
+    let api = jobs(federation).await;
+    let all = futures::stream::iter(0..count);
+    all.for_each_concurrent(AT_ONCE, async |index| {
+        create(&api, job(&format!("live-{index}"), 8, "3600s")).await;
+    })
+    .await;
+    steady(&api, count).await;
+    let before = held(federation, &api).await;
+    assert_eq!(before.0.len(), RUNNING, "as many run as there is room for");
+    // In order, so that it gives up its leadership: a process that was killed comes back under
+    // another name here, and waits until the lease of the one before is over.
+    federation.hub.controller().process.terminate(SOON).await.unwrap();
+    let decided = first_decision(federation).await;
+    println!("hub, {count} live jobs: first new lease {decided:.2?} after its start");
+    settled(federation, &api, count, &before).await;
 }
 
 /// Waits until the room is used and the last job knows why it waits.
-async fn steady(api: &Api<GpuJob>) {
+async fn steady(api: &Api<GpuJob>, count: usize) {
     eventually("jobs run and the rest says why it waits", SOON * 10, async || {
         // Looked at rarely: ten thousand jobs are a long list.
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -59,8 +64,8 @@ async fn steady(api: &Api<GpuJob>) {
         let told = all.iter().filter(|job| condition(job, "Placed").is_some()).count();
         let phase = |job: &GpuJob| job.status.as_ref().and_then(|status| status.phase);
         let running = all.iter().filter(|job| phase(job) == Some(Phase::Running)).count();
-        let found = format!("{running} of {RUNNING} run, {told} of {JOBS} were told");
-        if (running, told) == (RUNNING, JOBS) { Ok(()) } else { Err(found) }
+        let found = format!("{running} of {RUNNING} run, {told} of {count} were told");
+        if (running, told) == (RUNNING, count) { Ok(()) } else { Err(found) }
     })
     .await;
 }
@@ -98,7 +103,7 @@ async fn first_decision(federation: &Federation) -> Duration {
 }
 
 /// The same jobs hold what they held, one more runs, and no pod was made twice.
-async fn settled(federation: &Federation, api: &Api<GpuJob>, before: &Held) {
+async fn settled(federation: &Federation, api: &Api<GpuJob>, count: usize, before: &Held) {
     eventually("one more job runs", SOON, async || {
         let all = api.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
         let phase = |job: &GpuJob| job.status.as_ref().and_then(|status| status.phase);
@@ -107,7 +112,7 @@ async fn settled(federation: &Federation, api: &Api<GpuJob>, before: &Held) {
     })
     .await;
     let after = held(federation, api).await;
-    assert_eq!(api.list(&ListParams::default()).await.unwrap().items.len(), JOBS, "none is lost");
+    assert_eq!(api.list(&ListParams::default()).await.unwrap().items.len(), count, "none is lost");
     assert_eq!(after.0.len(), RUNNING + 1);
     for (job, epochs) in &before.0 {
         assert_eq!(after.0.get(job), Some(epochs), "{job} runs as before");

@@ -79,6 +79,8 @@ impl Times {
 
 /// What the rounds of one kind took.
 struct Rounds {
+    /// Pools of the federation.
+    pools: u32,
     jobs: u64,
     placed: u64,
     all: Duration,
@@ -126,29 +128,36 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     Ok(Report { json, table })
 }
 
-/// How the median decision grows with nodes: 0 = not at all, 1 = as they do.
-#[allow(clippy::float_arithmetic, reason = "an exponent for people")]
+/// How the median decision and the preemption plan grow with nodes: 0 = not at all, 1 = as they do.
 fn growth(options: &Options, large: &Rounds) -> serde_json::Value {
-    let sizes = [(options.pools / 100).max(1), (options.pools / 10).max(1)];
-    let mut medians: Vec<(u32, u64)> = sizes
-        .map(|pools| {
-            let options = Options { pools, ..options.clone() };
-            // As many jobs for each GPU, so that each size is as full.
-            let share = options.jobs_per_round * pools / options.pools.max(1);
-            (pools, Bench::new(&options).rounds(options.jobs, share.max(1)).decisions.nanos(500))
-        })
-        .into();
-    medians.push((options.pools, large.decisions.nanos(500)));
-    let (least, most) = (medians[0], medians[2]);
+    let sizes = [(options.pools / 100).max(1), (options.pools / 10).max(1), options.pools];
+    let runs = sizes.map(|pools| {
+        let options = Options { pools, ..options.clone() };
+        // As many jobs for each GPU, so that each size is as full.
+        let share = options.jobs_per_round * pools / large.pools.max(1);
+        let decision = match pools == large.pools {
+            true => large.decisions.nanos(500),
+            false => Bench::new(&options).rounds(options.jobs, share.max(1)).decisions.nanos(500),
+        };
+        (pools, decision, Bench::new(&options).preemptions().0.nanos(500))
+    });
+    let shown = runs.map(|(pools, decision, plan)| {
+        json!({ "pools": pools, "p50Micros": micros(decision), "preemptMillis": micros(plan / 1000) })
+    });
+    let (least, most) = (runs[0], runs[2]);
+    json!({
+        "runs": shown,
+        "exponent": exponent((least.0, least.1), (most.0, most.1)),
+        "preemptExponent": exponent((least.0, least.2), (most.0, most.2)),
+    })
+}
+
+/// The power of the number of pools that the time follows.
+#[allow(clippy::float_arithmetic, clippy::cast_precision_loss, reason = "an exponent for people")]
+fn exponent(least: (u32, u64), most: (u32, u64)) -> f64 {
     let ratio = |large: f64, small: f64| (large / small.max(1.0)).ln();
     let nodes = ratio(f64::from(most.0), f64::from(least.0));
-    #[allow(clippy::cast_precision_loss, reason = "nanoseconds of one decision")]
-    let time = ratio(most.1 as f64, least.1 as f64);
-    let shown: Vec<_> = medians
-        .iter()
-        .map(|(pools, nanos)| json!({ "pools": pools, "p50Micros": micros(*nanos) }))
-        .collect();
-    json!({ "runs": shown, "exponent": if nodes > 0.0 { time / nodes } else { 0.0 } })
+    if nodes > 0.0 { ratio(most.1 as f64, least.1 as f64) / nodes } else { 0.0 }
 }
 
 /// A federation and its jobs.
@@ -189,7 +198,8 @@ impl Bench {
             placed += self.carry_out(&plan);
         }
         let (decisions, each) = (Times::of(decisions), Times::of(rounds));
-        Rounds { jobs: jobs.into(), placed, all, cpu, decisions, each }
+        let pools = u32::try_from(self.snapshot.pools.len()).unwrap_or(u32::MAX);
+        Rounds { pools, jobs: jobs.into(), placed, all, cpu, decisions, each }
     }
 
     /// One gang of 64 pods with all GPUs of their nodes, each time in a round of its own, where one
