@@ -47,7 +47,7 @@ check: packages deny ## The part of the gate without control planes
 
 .PHONY: e2e
 e2e: helm4 build charts alerts e2e-packages ## Tests on real control planes
-	RUST_BACKTRACE=0 cargo test --locked --test e2e -- --test-threads=2 $(TESTS)
+	RUST_BACKTRACE=0 cargo test --locked --test e2e -- --test-threads=64 $(TESTS) # as many run as there are cores
 
 .PHONY: charts
 charts: helm4 python ## Checks the charts: lint, schemas of Kubernetes 1.30 to 1.36, tables, plain manifests

@@ -6,7 +6,7 @@
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -59,10 +59,35 @@ impl Watchdog {
 /// One test at a time uses the shared federation: they would take each other's GPUs.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// Tests that run now; all others wait, which costs nothing. So a test that waits for its turn holds
+/// nobody up, however many there are.
+static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// The right to run, one for each core.
+struct Slot;
+
+impl Slot {
+    fn take() -> Self {
+        let most = std::thread::available_parallelism().map_or(1, usize::from);
+        let running = RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = RUNNING.1.wait_while(running, |running| *running >= most);
+        *free.unwrap_or_else(PoisonError::into_inner) += 1;
+        Self
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        *RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        RUNNING.1.notify_one();
+    }
+}
+
 /// Runs `test` with the shared federation, which has two joined members.
 pub(crate) fn shared(test: impl AsyncFnOnce(&'static Federation)) {
     // A test that failed leaves the federation as usable as one that did not.
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _slot = Slot::take();
     let _watchdog = Watchdog::new();
     let (runtime, federation) = &*SHARED;
     runtime.block_on(test(federation));
@@ -70,6 +95,7 @@ pub(crate) fn shared(test: impl AsyncFnOnce(&'static Federation)) {
 
 /// Runs `test` with a federation of its own, and stops that whatever happens.
 pub(crate) fn fresh(settings: &Settings, test: impl AsyncFnOnce(&mut Federation)) {
+    let _slot = Slot::take();
     let _watchdog = Watchdog::new();
     runtime().block_on(async {
         let mut federation = started(settings).await;
