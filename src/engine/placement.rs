@@ -30,9 +30,11 @@ mod filters;
 mod index;
 mod known;
 mod order;
+mod score;
 
 pub use book::{Book, Left};
 pub use known::Known;
+use score::Tightness;
 
 /// Leases of one member that may wait for its answer: more would only wait there instead of here.
 pub const UNANSWERED: u32 = 32;
@@ -81,22 +83,6 @@ struct Fits<'a> {
     room: u32,
     /// Pods that fit on the nodes now on any equally wanted model, this one included.
     alike: u64,
-}
-
-/// Lower is better; all scores of one request speak of the same number of pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Score {
-    rank: u32,
-    /// See [`cost`].
-    cost: u64,
-    tightness: Tightness,
-}
-
-/// How many nodes a gang spans (of replicas of one pod all are the same), then what is left over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Tightness {
-    One(u64),
-    Several(u64),
 }
 
 /// What every pool says to `demand`, in the order of ids: [`Known::place`] chooses among those that fit, and

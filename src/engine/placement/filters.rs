@@ -28,9 +28,8 @@ pub(super) struct Filters<'a> {
     batch: Option<Places>,
     /// Pools that take nothing at all, by why.
     closed: BTreeMap<Closed, Places>,
-    /// What useful work costs by place, for jobs of so many GPUs and seconds; none if it is the same
-    /// everywhere.
-    costs: BTreeMap<(u64, u64), Arc<[u64]>>,
+    /// See [`Filters::costs`], for jobs of so many GPUs and seconds.
+    costs: BTreeMap<(u64, u64), Arc<[u32]>>,
 }
 
 /// Places that are still open, and how many each rule closed.
@@ -122,16 +121,20 @@ impl<'a> Filters<'a> {
         (open.places, open.refusals)
     }
 
-    /// What useful work of the request costs by place: see [`cost`]. Empty if it is the same
+    /// By place, how many lower costs of useful work there are: see [`cost`]. Empty if it costs the same
     /// everywhere.
-    pub(super) fn costs(&mut self, request: &Request, book: &Book<'a>) -> Arc<[u64]> {
+    pub(super) fn costs(&mut self, request: &Request, book: &Book<'a>) -> Arc<[u32]> {
         let gpus = u64::from(request.size) * u64::from(request.need.gpus);
         let seconds = request.running_seconds.unwrap_or(survival::USUAL);
         let known = self.costs.entry((gpus, seconds));
         let found = known.or_insert_with(|| {
             let costs: Vec<u64> = book.pools().iter().map(|left| cost(request, left)).collect();
-            let alike = costs.iter().all(|cost| *cost == costs[0]);
-            if alike { Arc::default() } else { costs.into() }
+            let different: BTreeSet<u64> = costs.iter().copied().collect();
+            if different.len() < 2 {
+                return Arc::default();
+            }
+            let places: BTreeMap<u64, u32> = different.into_iter().zip(0..).collect();
+            costs.iter().map(|cost| places[cost]).collect()
         });
         found.clone()
     }

@@ -7,7 +7,8 @@ use super::book::{Book, WORD};
 use super::filters::Filters;
 use super::index::Index;
 use super::order::{Kind, Order};
-use super::{Choice, Fits, Score, Verdict, fitting, shortage};
+use super::score::Score;
+use super::{Choice, Fits, Verdict, fitting, shortage};
 use crate::engine::fit::Replica;
 use crate::engine::model::{Demand, Refusal, Request};
 use crate::engine::rules::Wish;
@@ -22,8 +23,8 @@ struct Candidates<'a> {
     order: usize,
     /// A bit for each place.
     able: Vec<u64>,
-    /// By place: see [`super::cost`]. Empty if it is the same everywhere.
-    costs: Arc<[u64]>,
+    /// By place: see [`Filters::costs`].
+    costs: Arc<[u32]>,
     refusals: BTreeMap<Refusal, u32>,
     /// The answer of all pools if none took it: what is left only falls, so none will.
     refused: Option<BTreeMap<Refusal, u32>>,
@@ -170,22 +171,11 @@ impl<'a> Asking<'_, 'a> {
 
     /// The place that would be best if each took the most wanted model that it has free.
     fn least(&self, places: &[u64]) -> Option<(Score, usize)> {
-        let standings = self.order.standings();
-        let mut best: Option<(Score, usize)> = None;
-        for place in bits(places) {
-            let Some(standing) = standings[place] else { continue };
-            let (rank, tightness) = (standing.rank, standing.tightness);
-            let score = Score { rank, cost: self.cost(place), tightness };
-            // Places rise with ids, so of equal scores the first one has the lowest id.
-            if best.is_none_or(|(least, _)| score < least) {
-                best = Some((score, place));
-            }
+        let (standings, costs) = (self.order.standings(), &self.candidates.costs);
+        match costs.is_empty() {
+            true => least(places, |place| standings[place]),
+            false => least(places, |place| standings[place].at_cost(costs[place])),
         }
-        best
-    }
-
-    fn cost(&self, place: usize) -> u64 {
-        self.candidates.costs.get(place).copied().unwrap_or(0)
     }
 
     /// What of the pool the demand gets, and how good that is.
@@ -193,9 +183,8 @@ impl<'a> Asking<'_, 'a> {
         let left = self.book.pool(place);
         let fits = fitting(left, &self.candidates.wishes, self.order.chances(place))?;
         let standing = self.order.standing_at(fits.wish.rank, place, self.book)?;
-        let score =
-            Score { rank: standing.rank, cost: self.cost(place), tightness: standing.tightness };
-        Some((score, fits))
+        let cost = self.candidates.costs.get(place).copied().unwrap_or(0);
+        Some((standing.at_cost(cost), fits))
     }
 
     /// Why each pool takes nothing, once it is known that none does.
@@ -212,6 +201,25 @@ impl<'a> Asking<'_, 'a> {
         }
         refusals
     }
+}
+
+/// The first of the places with the least score, if any has one. This is what a decision looks at most
+/// of all, so it is a plain loop over numbers.
+fn least(places: &[u64], score: impl Fn(usize) -> Score) -> Option<(Score, usize)> {
+    let (mut least, mut at) = (Score::NONE, 0);
+    for (word, bits) in places.iter().enumerate() {
+        let mut left = *bits;
+        while left != 0 {
+            let place = word * WORD + left.trailing_zeros() as usize;
+            left &= left - 1;
+            // Places rise with ids, so of equal scores the first one has the lowest id.
+            let score = score(place);
+            if score < least {
+                (least, at) = (score, place);
+            }
+        }
+    }
+    (least != Score::NONE).then_some((least, at))
 }
 
 /// The places whose bits are set, rising.

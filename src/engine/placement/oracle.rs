@@ -4,6 +4,14 @@ use std::collections::BTreeMap;
 
 use super::*;
 
+/// Lower is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Score {
+    rank: u32,
+    cost: u64,
+    tightness: Tightness,
+}
+
 /// What [`Known::place`] must say.
 pub(super) fn place<'a>(
     demand: &'a Demand,

@@ -7,7 +7,8 @@
 use super::book::Book;
 use super::filters::bits_of;
 use super::index::Index;
-use super::{Tightness, compared, fitting, fitting_as, tightness};
+use super::score::Score;
+use super::{compared, fitting, fitting_as, tightness};
 use crate::engine::fit::{self, Found, Moved, Places, Replica};
 use crate::engine::model::{ModelChoice, PodNeed, Request};
 use crate::engine::rules::{Chance, Nodes, Wish, granted, learn, wishes};
@@ -18,14 +19,6 @@ pub(super) struct Kind<'a> {
     models: &'a [ModelChoice],
     need: PodNeed,
     size: u32,
-}
-
-/// How well a pool takes the most wanted model that it has free. Of requests that share the order
-/// some find a less wanted one alone, as they need more CPU or memory: for them it is a bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Standing {
-    pub(super) rank: u32,
-    pub(super) tightness: Tightness,
 }
 
 /// All pools, as replicas of one kind find them.
@@ -43,7 +36,10 @@ pub(super) struct Order<'a> {
     too_small: Vec<u64>,
     /// Of kinds of one pod, how many of them each chance finds.
     pods: Vec<u64>,
-    standings: Vec<Option<Standing>>,
+    /// How well each pool takes the most wanted model that it has free, cost apart. Of requests that
+    /// share the order some find a less wanted one alone, as they need more CPU or memory: for them it
+    /// is a bound.
+    standings: Vec<Score>,
     /// After how many changes each pool was judged.
     judged: Vec<usize>,
     seen: usize,
@@ -99,7 +95,7 @@ impl<'a> Order<'a> {
         if request.size == 1 {
             index.count(request.need.gpus, book);
         }
-        let known = |place| order.first_look(place, book, index);
+        let known = |place| order.first_look(place, book, index).unwrap_or(Score::NONE);
         order.standings = (0..places).map(known).collect();
         order
     }
@@ -114,19 +110,20 @@ impl<'a> Order<'a> {
             if !looked_at || change.gpus < need || self.judged[place] > at {
                 continue;
             }
-            self.standings[place] = match change.moved.and_then(|moved| self.count(place, moved)) {
+            let standing = match change.moved.and_then(|moved| self.count(place, moved)) {
                 Some(()) => self.standing(place, book),
                 None => {
                     self.judged[place] = book.changes();
                     self.judge(place, book)
                 }
             };
+            self.standings[place] = standing.unwrap_or(Score::NONE);
         }
         self.seen = book.changes();
     }
 
     /// How the pool stands now, by what the index has counted.
-    fn first_look(&mut self, place: usize, book: &Book, index: &Index) -> Option<Standing> {
+    fn first_look(&mut self, place: usize, book: &Book, index: &Index) -> Option<Score> {
         let Replica { size, need, .. } = self.wishes.first()?.replica;
         for chance in self.first[place]..self.first[place + 1] {
             match index.pods(need.gpus, place, self.chances[chance].accepted) {
@@ -138,11 +135,11 @@ impl<'a> Order<'a> {
     }
 
     /// How the pool stands now, from a look at its nodes; `None` if nothing of the kind fits there.
-    fn judge(&mut self, place: usize, book: &Book) -> Option<Standing> {
+    fn judge(&mut self, place: usize, book: &Book) -> Option<Score> {
         let left = book.pool(place);
         if self.wishes.first()?.replica.size > 1 {
             let fits = fitting(left, &self.wishes, self.chances(place))?;
-            return Some(Standing { rank: fits.wish.rank, tightness: tightness(left, &fits) });
+            return Some(Score::new(fits.wish.rank, tightness(left, &fits)));
         }
         for chance in self.first[place]..self.first[place + 1] {
             let Chance { wish, accepted, .. } = self.chances[chance];
@@ -170,27 +167,29 @@ impl<'a> Order<'a> {
     }
 
     /// How the pool stands now, by the pods that are counted.
-    fn standing(&self, place: usize, book: &Book) -> Option<Standing> {
+    fn standing(&self, place: usize, book: &Book) -> Option<Score> {
         let (left, pods) = (book.pool(place), &self.pods[self.first[place]..]);
         let find = |chance: usize, _, _: &Replica| Found { pods: pods[chance], one_node: None };
         let fits = fitting_as(left, &self.wishes, self.chances(place), find)?;
-        Some(Standing { rank: fits.wish.rank, tightness: tightness(left, &fits) })
+        Some(Score::new(fits.wish.rank, tightness(left, &fits)))
     }
 
     /// How the pool stands for those who find there the wishes of `rank` alone.
-    pub(super) fn standing_at(&self, rank: u32, place: usize, book: &Book) -> Option<Standing> {
-        let standing = self.standings[place].filter(|standing| standing.rank == rank);
-        standing.or_else(|| {
+    pub(super) fn standing_at(&self, rank: u32, place: usize, book: &Book) -> Option<Score> {
+        let standing = self.standings[place];
+        let known = (standing.rank() == Some(rank)).then_some(standing);
+        known.or_else(|| {
             let of_rank = |chance: &&Chance| self.wishes[chance.wish as usize].rank == rank;
             let chances: Vec<Chance> =
                 self.chances(place).iter().filter(of_rank).copied().collect();
             let left = book.pool(place);
             let fits = fitting(left, &self.wishes, &chances)?;
-            Some(Standing { rank, tightness: tightness(left, &fits) })
+            Some(Score::new(rank, tightness(left, &fits)))
         })
     }
 
-    pub(super) fn standings(&self) -> &[Option<Standing>] {
+    /// By place; [`Score::NONE`] where nothing of the kind fits.
+    pub(super) fn standings(&self) -> &[Score] {
         &self.standings
     }
 
