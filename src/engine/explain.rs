@@ -81,7 +81,8 @@ impl Refusal {
             | Self::Refused
             | Self::TooManyUnanswered
             | Self::TooLittleCpuOrMemory
-            | Self::TooFewFreeGpus => true,
+            | Self::TooFewFreeGpus
+            | Self::KeptForOthers => true,
         }
     }
 
@@ -115,6 +116,7 @@ impl Refusal {
                 request.need.milli_cpu, request.need.memory
             ),
             Self::TooFewFreeGpus => format!("too few free GPUs per node ({})", need(request)),
+            Self::KeptForOthers => "with free GPUs that are kept for jobs that wait longer".into(),
         }
     }
 }

@@ -340,6 +340,8 @@ pub enum Refusal {
     TooLittleCpuOrMemory,
     /// Too few free GPUs per node now.
     TooFewFreeGpus,
+    /// What is free there is kept for jobs that wait longer.
+    KeptForOthers,
 }
 
 /// Why a job waits.

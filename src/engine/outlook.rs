@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::model::{Demand, JobId, Placement, PoolId, Request, Snapshot, Waiting};
-use super::placement::{Answer, answers};
+use super::placement::Answer;
 use super::round::{Round, Variants, place_in_line};
 
 mod relief;
@@ -82,7 +82,7 @@ pub fn outlook(snapshot: &Snapshot, job: &JobId) -> Option<Outlook> {
     while round.next().is_some_and(|next| next.job != *job) {
         before.extend(round.turn().map(|(other, _)| other));
     }
-    let said = answers(demand, round.book());
+    let said = round.answers(demand);
     let said = said.into_iter().map(|(id, answer)| (id.clone(), answer)).collect();
     let changes = Asking { round: &round, demand }.changes(snapshot);
     let ahead = snapshot.demands.iter().filter(|other| {
@@ -130,7 +130,7 @@ impl Asking<'_> {
     /// How well the pools can take the demand with `request` in place of its own, and which.
     fn effect(&self, request: Arc<Request>) -> (Effect, Vec<PoolId>) {
         let demand = Demand { request, ..self.demand.clone() };
-        let said = answers(&demand, self.round.book());
+        let said = self.round.answers(&demand);
         let pools = |able: fn(&Answer) -> bool| -> Vec<PoolId> {
             let able = said.iter().filter(|(_, answer)| able(answer));
             able.map(|(id, _)| (*id).clone()).collect()

@@ -89,14 +89,24 @@ struct Fits<'a> {
 /// counts the others.
 #[must_use]
 pub fn answers<'a>(demand: &Demand, book: &Book<'a>) -> Vec<(&'a PoolId, Answer)> {
-    let answer = |(place, left): (usize, &Left<'a>)| {
-        let answer = match find(&demand.request, left, || passing_refusal(demand, book, place)) {
-            Ok(choice) => Answer::Fits(choice.room),
-            Err(why) => Answer::Refused(why),
-        };
-        (left.id, answer)
-    };
-    book.pools().iter().enumerate().map(answer).collect()
+    let pools = book.pools().iter().enumerate();
+    pools.map(|(place, left)| (left.id, answer(demand, book, place))).collect()
+}
+
+/// What the pool at `place` says to `demand`.
+#[must_use]
+pub fn answer(demand: &Demand, book: &Book, place: usize) -> Answer {
+    match find(&demand.request, book.pool(place), || passing_refusal(demand, book, place)) {
+        Ok(choice) => Answer::Fits(choice.room),
+        Err(why) => Answer::Refused(why),
+    }
+}
+
+/// Whether a replica of the request fits in a pool, barred demands and busy members apart; `left` may be
+/// a supposition.
+#[must_use]
+pub fn holds(request: &Request, left: &Left) -> bool {
+    find(request, left, || None).is_ok()
 }
 
 /// What of one pool the request gets, unless `passing` says why it gets nothing for now.

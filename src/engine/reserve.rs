@@ -66,6 +66,12 @@ impl<'a> Reservations<'a> {
         !self.kept.is_empty()
     }
 
+    /// Where something is kept, and what.
+    pub(super) fn kept(&self) -> impl Iterator<Item = (usize, Vec<&Shape>)> {
+        let places = self.kept.iter();
+        places.map(|(place, kept)| (*place, kept.iter().flat_map(|kept| &kept.shapes).collect()))
+    }
+
     /// The guests of a pool.
     pub(super) fn guests(&self, left: &Left<'a>) -> &'a [Guest] {
         self.guests.get(left.id).map_or(&[], Vec::as_slice)

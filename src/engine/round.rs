@@ -11,11 +11,13 @@
 //! take the place of guests ([`super::preempt`]).
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fit::{Replica, clamp};
 use super::indexes::Indexes;
-use super::model::{Demand, Epoch, Hold, JobId, Placement, Plan, Request, Snapshot, Waiting};
+use super::model::{
+    Demand, Epoch, Hold, JobId, Placement, Plan, Refusal, Request, Snapshot, Waiting,
+};
 use super::placement::{Book, Choice, Known, Verdict};
 use super::preempt::{Preemption, Rights, way};
 use super::queues::{Accounts, offered};
@@ -67,6 +69,8 @@ pub(super) struct Round<'a> {
     going: BTreeSet<(JobId, Epoch)>,
     /// Requests that no guests can make room for, by queue and priority.
     hopeless: BTreeSet<(&'a str, i32, &'a Request)>,
+    /// What was said of requests while something was kept.
+    told: BTreeMap<&'a Request, BTreeMap<Refusal, u32>>,
     /// Jobs that room is kept for because they wait long.
     patient: usize,
     /// The lowest priority among guests that may be preempted, once somebody asked; the highest
@@ -121,17 +125,13 @@ impl<'a> Round<'a> {
             known: Known::default(),
             going: held.flat_map(|hold| hold.victims.iter().cloned()).collect(),
             hopeless: BTreeSet::new(),
+            told: BTreeMap::new(),
             patient: 0,
             lowest: None,
             plan,
             #[cfg(test)]
             taken: Vec::new(),
         }
-    }
-
-    /// What is left of everything by now.
-    pub(super) fn book(&self) -> &Book<'a> {
-        &self.book
     }
 
     /// The demand that is decided on next.

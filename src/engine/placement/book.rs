@@ -35,6 +35,23 @@ impl Left<'_> {
         self.lendable
     }
 
+    /// The same if these nodes were free too.
+    #[must_use]
+    pub fn and(&self, more: &[&Shape]) -> Self {
+        let mut left = self.clone();
+        for shape in more {
+            let alike = |other: &&mut Shape| {
+                other.model == shape.model && other.gpus_per_node >= shape.gpus_per_node
+            };
+            if let Some(other) = left.shapes.to_mut().iter_mut().find(alike) {
+                other.free.extend_from_slice(&shape.free);
+                let gpus = fit::free_gpus(std::slice::from_ref(shape));
+                left.lendable = left.lendable.saturating_add(gpus);
+            }
+        }
+        left
+    }
+
     /// Whether it takes nothing at all.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -1,7 +1,8 @@
 use super::*;
-use crate::engine::model::{JobId, Plan, Refusal, Waiting};
+use crate::engine::model::{JobId, Plan, Refusal, Snapshot, Waiting};
 use crate::engine::notation::{snapshot, with_guests};
 use crate::engine::outlook::outlook;
+use crate::engine::placement::Answer;
 use crate::engine::round::round;
 
 /// Long ago, so that whoever was queued then has waited long.
@@ -75,6 +76,25 @@ fn where_no_end_is_known_nodes_empty_for_it() {
     let pools = [("a", "A100:8x3=8x1,5x1,2x1")];
     let demands = ["gang gpus=8 size=2", "two gpus=2 at=1", "four gpus=4 at=2"];
     check(&pools, &[], &demands, &["two a"]);
+}
+
+#[test]
+fn whoever_waits_is_told_that_what_is_free_is_kept() {
+    let pools = [("a", "A100:8x3=8x1,5x1,2x1"), ("b", "A100:8x1=")];
+    let mut facts =
+        snapshot(&pools, &["gang gpus=8 size=2", "four gpus=4 at=2", "six gpus=6 at=3"]);
+    facts.now = LATER;
+    let said = |facts: &Snapshot, job: &str| match &round(facts).waiting[&JobId(job.into())] {
+        Waiting::NoPool { refusals } => refusals.clone(),
+        other => panic!("{other:?}"),
+    };
+    let (few, kept) = (Refusal::TooFewFreeGpus, Refusal::KeptForOthers);
+    let gang = BTreeMap::from([(Refusal::NeverFits, 1), (few, 1)]);
+    assert_eq!(said(&facts, "gang"), gang, "it is kept for this one");
+    assert_eq!(said(&facts, "four"), BTreeMap::from([(few, 1), (kept, 1)]));
+    assert_eq!(said(&facts, "six"), BTreeMap::from([(few, 1), (kept, 1)]));
+    let seen = outlook(&facts, &JobId("four".into())).unwrap();
+    assert_eq!(seen.answers[0].1, Answer::Refused(kept));
 }
 
 #[test]

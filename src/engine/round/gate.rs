@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{Round, gpus};
 use crate::engine::fit::clamp;
-use crate::engine::model::{Demand, ModelChoice, Refusal, Request, Snapshot, Waiting};
+use crate::engine::model::{Demand, ModelChoice, PoolId, Refusal, Request, Snapshot, Waiting};
+use crate::engine::placement::{Answer, answer, answers, holds};
 use crate::engine::queues::Limit;
 
 /// Requests for one model each, of those that wait in queues with a quota for single models: what
@@ -116,11 +117,13 @@ impl<'a> Round<'a> {
     /// Why the demand waits if no pool took what its quota allows.
     pub(super) fn no_pool(&mut self, demand: &'a Demand, first: BTreeMap<Refusal, u32>) -> Waiting {
         if self.variants.get(&demand.request).is_none() {
-            return Waiting::NoPool { refusals: first };
+            return Waiting::NoPool { refusals: self.kept_apart(demand, first) };
         }
         let request = &*demand.request;
         match self.known.place_as(demand, request, &self.book) {
-            super::Verdict::Refused(refusals) => Waiting::NoPool { refusals },
+            super::Verdict::Refused(refusals) => {
+                Waiting::NoPool { refusals: self.kept_apart(demand, refusals) }
+            }
             // A model is free that the quota does not allow any more.
             super::Verdict::Chosen(choice) => {
                 let need = gpus(request);
@@ -130,5 +133,52 @@ impl<'a> Round<'a> {
                 }
             }
         }
+    }
+
+    /// What every pool says to the demand now; one that has room, but keeps it, says so.
+    pub(in crate::engine) fn answers(&self, demand: &Demand) -> Vec<(&'a PoolId, Answer)> {
+        let mut said = answers(demand, &self.book);
+        for place in self.kept_from(demand) {
+            said[place].1 = Answer::Refused(Refusal::KeptForOthers);
+        }
+        said
+    }
+
+    /// The refusals with those pools apart that have room, but keep it. What was said of a request is
+    /// said again in a round, as thousands may ask the same.
+    fn kept_apart(
+        &mut self,
+        demand: &'a Demand,
+        mut refusals: BTreeMap<Refusal, u32>,
+    ) -> BTreeMap<Refusal, u32> {
+        if !self.reservations.keep_something() {
+            return refusals;
+        }
+        if let Some(told) = self.told.get(&*demand.request).filter(|_| demand.barred.is_empty()) {
+            return told.clone();
+        }
+        for place in self.kept_from(demand) {
+            let Answer::Refused(why) = answer(demand, &self.book, place) else { continue };
+            if let Some(count) = refusals.get_mut(&why) {
+                *count -= 1;
+                *refusals.entry(Refusal::KeptForOthers).or_default() += 1;
+            }
+        }
+        refusals.retain(|_, count| *count > 0);
+        if demand.barred.is_empty() {
+            self.told.insert(&demand.request, refusals.clone());
+        }
+        refusals
+    }
+
+    /// Pools that would take the demand if they kept nothing for others.
+    fn kept_from(&self, demand: &Demand) -> Vec<usize> {
+        let short = [Refusal::TooFewFreeGpus, Refusal::TooLittleCpuOrMemory];
+        let kept = self.reservations.kept().filter(|(place, more)| {
+            let said = answer(demand, &self.book, *place);
+            matches!(said, Answer::Refused(why) if short.contains(&why))
+                && holds(&demand.request, &self.book.pool(*place).and(more))
+        });
+        kept.map(|(place, _)| place).collect()
     }
 }
