@@ -172,7 +172,11 @@ mod tests {
         for text in ["", "0", "0-3,7", "1,3,5-4294967295"] {
             assert_eq!(Indexes::parse(text).unwrap().to_string(), text);
         }
-        assert_eq!(Indexes::parse("3,0-2").unwrap().to_string(), "0-3");
+        let some = Indexes::parse("3,1-2,7-9").unwrap();
+        assert_eq!(
+            (some.to_string().as_str(), some.first(), some.last()),
+            ("1-3,7-9", Some(1), Some(9))
+        );
         for nonsense in ["a", "3-1", ",", "-1", "1,,2", "4294967296"] {
             assert_eq!(Indexes::parse(nonsense), None, "{nonsense}");
         }
