@@ -277,7 +277,6 @@ proptest! {
             }
         }
     }
-
 }
 
 #[test]

@@ -138,7 +138,7 @@ impl<'a> Round<'a> {
     /// What every pool says to the demand now; one that has room, but keeps it, says so.
     pub(in crate::engine) fn answers(&self, demand: &Demand) -> Vec<(&'a PoolId, Answer)> {
         let mut said = answers(demand, &self.book);
-        for place in self.kept_from(demand) {
+        for (place, _) in self.kept_from(demand) {
             said[place].1 = Answer::Refused(Refusal::KeptForOthers);
         }
         said
@@ -157,8 +157,7 @@ impl<'a> Round<'a> {
         if let Some(told) = self.told.get(&*demand.request).filter(|_| demand.barred.is_empty()) {
             return told.clone();
         }
-        for place in self.kept_from(demand) {
-            let Answer::Refused(why) = answer(demand, &self.book, place) else { continue };
+        for (_, why) in self.kept_from(demand) {
             if let Some(count) = refusals.get_mut(&why) {
                 *count -= 1;
                 *refusals.entry(Refusal::KeptForOthers).or_default() += 1;
@@ -171,14 +170,16 @@ impl<'a> Round<'a> {
         refusals
     }
 
-    /// Pools that would take the demand if they kept nothing for others.
-    fn kept_from(&self, demand: &Demand) -> Vec<usize> {
-        let short = [Refusal::TooFewFreeGpus, Refusal::TooLittleCpuOrMemory];
-        let kept = self.reservations.kept().filter(|(place, more)| {
-            let said = answer(demand, &self.book, *place);
-            matches!(said, Answer::Refused(why) if short.contains(&why))
-                && holds(&demand.request, &self.book.pool(*place).and(more))
+    /// Pools that would take the demand if they kept nothing for others, and what else they would say.
+    fn kept_from(&self, demand: &Demand) -> Vec<(usize, Refusal)> {
+        let kept = self.reservations.kept().filter_map(|(place, more)| {
+            let Answer::Refused(short @ (Refusal::TooFewFreeGpus | Refusal::TooLittleCpuOrMemory)) =
+                answer(demand, &self.book, place)
+            else {
+                return None;
+            };
+            holds(&demand.request, &self.book.pool(place).and(&more)).then_some((place, short))
         });
-        kept.map(|(place, _)| place).collect()
+        kept.collect()
     }
 }
