@@ -44,7 +44,7 @@ build() {
   for source in "$home"/registry/src/*; do # named after the registry or its mirror
     flags+=("--remap-path-prefix=$source=/crates")
   done
-  env -u CFLAGS CARGO_INCREMENTAL=0 \
+  env -u CFLAGS -u RUSTC_WORKSPACE_WRAPPER CARGO_INCREMENTAL=0 \
     CARGO_ENCODED_RUSTFLAGS="$(IFS=$'\x1f'; printf %s "${flags[*]}")" \
     cargo build --locked --release --target "$target" --bin idlewild
 }
