@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use idlewild::api::gpujob::Phase;
 use idlewild::sandbox::{Federation, get, metric};
+use kube::api::DeleteParams;
 
 use crate::faults::all_over;
-use crate::harness::{fresh, jobs, member, settings};
+use crate::harness::{SOON, fresh, job_in, jobs, member, settings};
+use crate::jobs::settled;
 use crate::work::{create, job};
 
 /// Requests of the hub's controller that are for jobs: heartbeats of its own election, watches and
@@ -98,9 +101,34 @@ fn bench_thousand_jobs_over_three_members() {
 }
 
 #[test]
-fn a_thousand_jobs_all_finish_and_none_runs_twice() {
-    let members = (0..3).map(|index| member(&format!("m{index}"), 12, 8)).collect();
-    fresh(&settings("burst", members), async |federation| thousand(federation, 1000).await);
+fn bursts_spread_by_capacity_and_a_thousand_jobs_all_finish_and_none_runs_twice() {
+    let members = vec![member("m0", 20, 8), member("m1", 10, 8), member("m2", 6, 8)];
+    fresh(&settings("burst", members), async |federation| {
+        spread(federation).await;
+        thousand(federation, 1000).await;
+    });
+}
+
+/// On members whose owners never came back: where they did, less goes there.
+async fn spread(federation: &Federation) {
+    let api = jobs(federation).await;
+    let name = |index: usize| format!("spread-{index}");
+    for index in 0..18 {
+        create(&api, job(&name(index), 1, "600s")).await;
+    }
+    let mut of: BTreeMap<String, usize> = BTreeMap::new();
+    for index in 0..18 {
+        let job = job_in(&api, &name(index), &[Phase::Running], SOON).await;
+        *of.entry(job.status.unwrap().clusters.join(",")).or_default() += 1;
+    }
+    // Ten to five to three, give or take one that meets a picture in between.
+    for (member, want) in [("m0", 10_usize), ("m1", 5), ("m2", 3)] {
+        assert!(of[member].abs_diff(want) <= 1, "{of:?}");
+    }
+    for index in 0..18 {
+        api.delete(&name(index), &DeleteParams::default()).await.unwrap();
+    }
+    settled(federation).await;
 }
 
 async fn thousand(federation: &Federation, count: usize) {

@@ -1,6 +1,5 @@
 //! What a user does with jobs, on a hub and two members.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use idlewild::api::gpujob::Phase;
@@ -334,30 +333,6 @@ pub(crate) fn owner_pod(name: &str, gpus: i32) -> Pod {
     }))
     .expect("a pod")
 }
-
-#[test]
-fn a_burst_of_identical_jobs_spreads_by_capacity() {
-    shared(async |federation| {
-        settled(federation).await;
-        let api = jobs(federation).await;
-        for index in 0..18 {
-            create(&api, job(&format!("spread-{index}"), 1, "600s")).await;
-        }
-        let mut of: BTreeMap<String, usize> = BTreeMap::new();
-        for index in 0..18 {
-            let job = job_in(&api, &format!("spread-{index}"), &[Phase::Running], SOON).await;
-            *of.entry(job.status.unwrap().clusters.join(",")).or_default() += 1;
-        }
-        // 48 GPUs and 24: two to one, give or take the one that meets a picture in between.
-        let (north, south) = (of["uni-north"], of["lab-south"]);
-        assert!((11..=13).contains(&north) && north + south == 18, "{of:?}");
-        for index in 0..18 {
-            api.delete(&format!("spread-{index}"), &DeleteParams::default()).await.unwrap();
-        }
-        settled(federation).await;
-    });
-}
-
 #[test]
 fn owners_take_their_gpus_back_and_the_work_moves() {
     shared(async |federation| {
