@@ -23,6 +23,7 @@ mod membership;
 mod metrics;
 mod nonsense;
 mod operators;
+mod reclaim;
 mod rights;
 mod sandbox;
 mod thieves;

@@ -95,6 +95,9 @@ pub fn terms(job: &GpuJob) -> Terms {
         backoff_limit: unsigned(spec.backoff_limit),
         rules: rules.map(failure_rule).collect(),
         max_running_seconds: spec.max_running_seconds.and_then(|limit| u64::try_from(limit).ok()),
+        checkpoint_uri: spec.checkpoint.as_ref().map(|checkpoint| checkpoint.uri.clone()),
+        checkpoint_seconds: spec.checkpoint.as_ref().map(saving_seconds),
+        max_evictions: spec.failover.as_ref().and_then(|one| one.max_evictions).map(unsigned),
         stopped: None,
         held: false,
     }
@@ -132,10 +135,22 @@ fn request(job: &GpuJob, template: &Value) -> Request {
         tolerations: taints::tolerations(job),
         residency: spec.data.as_ref().map(|data| data.residency.iter().cloned().collect()),
         images: template::images(template),
-        grace_seconds: u64::try_from(template::grace_seconds(template)).unwrap_or(0),
+        grace_seconds: u64::try_from(grace_seconds(job, template)).unwrap_or(0),
+        checkpoint_seconds: spec.checkpoint.as_ref().map_or(0, saving_seconds),
         running_seconds: spec.max_running_seconds.and_then(|limit| u64::try_from(limit).ok()),
         ..Request::default()
     }
+}
+
+fn saving_seconds(checkpoint: &super::gpujob::CheckpointSpec) -> u64 {
+    u64::try_from(checkpoint.interval_seconds).unwrap_or(1)
+}
+
+/// Seconds between notice and kill that the pods of a job get.
+#[must_use]
+pub fn grace_seconds(job: &GpuJob, template: &Value) -> i64 {
+    let asked = job.spec.checkpoint.as_ref().and_then(|checkpoint| checkpoint.grace_seconds);
+    asked.unwrap_or_else(|| template::grace_seconds(template))
 }
 
 fn models(job: &GpuJob, wrong: &mut Vec<String>) -> Vec<ModelChoice> {
@@ -207,6 +222,11 @@ pub fn lease(lease: &GpuLease) -> Lease {
         container: group.container.clone(),
         conditions: group.conditions.clone(),
         indexes: Indexes::parse(&group.indexes).unwrap_or_default(),
+        checkpoint: group.checkpoint.as_ref().map(|saved| lifecycle::Checkpoint {
+            at: millis(&saved.at),
+            reference: saved.reference.clone(),
+        }),
+        lost_seconds: u64::try_from(group.lost_seconds).unwrap_or(0),
     };
     Lease {
         epoch: lease.spec.epoch.into(),

@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::template::PodTemplate;
 
+mod checkpoint;
 mod status;
 
+pub use checkpoint::{CheckpointSpec, FailoverSpec, LastCheckpoint, ReplicaCheckpoint};
 pub use status::{
     Allocation, Attempt, Evictions, GpuJobStatus, Phase, RanSeconds, ReplicaCounts, Summary,
 };
@@ -42,6 +44,12 @@ pub use status::{
         type_ = "string",
         json_path = ".status.summary.epoch",
         priority = 1
+    ),
+    printcolumn(
+        name = "Checkpoint",
+        type_ = "date",
+        json_path = ".status.lastCheckpoint.time",
+        priority = 1
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -72,6 +80,9 @@ pub use status::{
     ),
     validation = Rule::new("has(self.data) == has(oldSelf.data) && (!has(self.data) || self.data == oldSelf.data)").message(
         "data cannot be changed after creation; delete the job and apply it again"
+    ),
+    validation = Rule::new("has(self.checkpoint) == has(oldSelf.checkpoint) && (!has(self.checkpoint) || self.checkpoint == oldSelf.checkpoint)").message(
+        "checkpoint cannot be changed after creation; delete the job and apply it again"
     ),
     validation = Rule::new("self.template == oldSelf.template").message(
         "template cannot be changed after creation; delete the job and apply it again"
@@ -146,6 +157,12 @@ pub struct GpuJobSpec {
     /// Where its data may go. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataSpec>,
+    /// How the program saves its work; absent: an eviction loses all of it. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointSpec>,
+    /// What happens when it is interrupted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover: Option<FailoverSpec>,
     /// The pod that each replica runs: a v1 `PodTemplateSpec`. Immutable. The hub's admission policy
     /// `idlewild-gpujob-template` says what it may hold, and names what it may not. Its annotations,
     /// and labels with a prefix other than `app.kubernetes.io/`, stay here: they would steer what

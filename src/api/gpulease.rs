@@ -7,13 +7,16 @@ use serde::{Deserialize, Serialize};
 use super::template::PodTemplate;
 
 mod bounds;
+mod checkpoint;
 mod nodes;
 mod standing;
 
 pub use bounds::{
-    MAX_CONDITION, MAX_CONDITIONS, MAX_CONTAINER, MAX_GROUPS, MAX_MESSAGE, MAX_REASON, shortened,
+    MAX_CONDITION, MAX_CONDITIONS, MAX_CONTAINER, MAX_GROUPS, MAX_MESSAGE, MAX_REASON,
+    is_reference, shortened,
 };
 
+pub use checkpoint::{LeasedCheckpoint, MAX_EARLIER, MAX_REFERENCE, Resume, Saved};
 pub use nodes::{MAX_NODES, NodePods, node_number};
 pub use standing::conditions;
 
@@ -97,7 +100,7 @@ pub struct Withdrawal {
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && self.template == oldSelf.template").message(
+    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && has(self.checkpoint) == has(oldSelf.checkpoint) && (!has(self.checkpoint) || self.checkpoint == oldSelf.checkpoint) && self.template == oldSelf.template").message(
         "a lease cannot be changed, only withdrawn"
     ),
     validation = Rule::new("!has(oldSelf.withdrawn) || has(self.withdrawn)").message(
@@ -130,6 +133,9 @@ pub struct GpuLeaseSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), inner(length(max = 63)))]
     pub residency: Option<Vec<String>>,
+    /// Where its program saves, and what it goes on from; absent = it does not save.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<LeasedCheckpoint>,
     /// SHA-256 of template and typed fields as JSON with sorted keys: `sha256:<hex>`.
     #[schemars(length(min = 1, max = 71))]
     pub digest: String,
@@ -211,6 +217,13 @@ pub struct EndedGroup {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_CONDITIONS), inner(length(max = MAX_CONDITION)))]
     pub conditions: Vec<String>,
+    /// The newest save that the program told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Saved>,
+    /// Seconds of work that each of the indexes lost, if it was evicted.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub lost_seconds: i64,
     /// The indexes, as ranges.
     #[schemars(length(max = 4096))]
     pub indexes: String,
@@ -292,7 +305,7 @@ pub struct GpuLeaseStatus {
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && self.grant == oldSelf.grant && self.leaseName == oldSelf.leaseName && self.leaseUid == oldSelf.leaseUid && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && (self.forgotten || self.template == oldSelf.template)").message(
+    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && self.grant == oldSelf.grant && self.leaseName == oldSelf.leaseName && self.leaseUid == oldSelf.leaseUid && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && has(self.checkpoint) == has(oldSelf.checkpoint) && (!has(self.checkpoint) || self.checkpoint == oldSelf.checkpoint) && (self.forgotten || self.template == oldSelf.template)").message(
         "a guest lease cannot be changed, only confirmed, withdrawn and forgotten"
     ),
     validation = Rule::new("!oldSelf.forgotten || self.forgotten").message(
@@ -337,6 +350,9 @@ pub struct GuestLeaseSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), inner(length(max = 63)))]
     pub residency: Option<Vec<String>>,
+    /// Where its program saves, and what it goes on from; absent = it does not save.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<LeasedCheckpoint>,
     /// Digest of the contract, as on the hub.
     #[schemars(length(min = 1, max = 71))]
     pub digest: String,

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::gpujob::JobType;
 
+mod vacating;
+
+pub use vacating::{TimeToVacate, VACATE_CLASSES, VacateHistory};
+
 /// Most kinds of nodes of a picture; a pool of more offers the most numerous.
 pub const MAX_SHAPES: usize = 64;
 /// Most groups of nodes of one kind, by free GPUs.
@@ -54,6 +58,12 @@ pub const MAX_MODELS: usize = 1024;
         name = "Guests",
         type_ = "integer",
         json_path = ".status.gpus.guests",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Vacate-P99",
+        type_ = "integer",
+        json_path = ".status.timeToVacate.p99Seconds",
         priority = 1
     ),
     printcolumn(name = "Owner", type_ = "integer", json_path = ".status.gpus.owner", priority = 1),
@@ -248,6 +258,17 @@ pub struct GpuPoolStatus {
     /// What the chances are learnt from; the agent's memory and the owner's eyes only, no hub sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_history: Option<IdleHistory>,
+    /// How soon guests leave when the owner wants the GPUs; absent until one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_to_vacate: Option<TimeToVacate>,
+    /// How often guests were told to go for the owner, for each GPU-hour that they held; such as
+    /// `0.04`. Absent until guests held a GPU for an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_NAME))]
+    pub evictions_per_gpu_hour: Option<String>,
+    /// What both are told from; the agent's memory and the owner's eyes only, no hub sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vacate_history: Option<VacateHistory>,
     /// What the columns print.
     #[serde(default)]
     pub summary: PoolSummary,

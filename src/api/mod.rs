@@ -98,3 +98,5 @@ pub const PRIORITY_CLASS_GANG: &str = "idlewild-guest-gang";
 pub const SILENT_AFTER_SECONDS: u64 = 40;
 /// Most replica indexes that one lease carries.
 pub const MAX_INDEXES_PER_LEASE: u32 = 256;
+/// Most saves of replicas that a job remembers; others find theirs below the earlier attempts.
+pub const MAX_CHECKPOINTS: usize = 256;

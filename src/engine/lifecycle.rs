@@ -13,8 +13,8 @@ mod record;
 mod tests;
 
 pub use record::{
-    Allocation, Attempt, Ended, Evictions, FailureAction, FailurePattern, FailureRule, Lease,
-    Record, SUCCEEDED, Stage, Terms, Verdict,
+    Allocation, Attempt, CHECKPOINTS, Checkpoint, Ended, Evictions, FailureAction, FailurePattern,
+    FailureRule, Lease, Record, SUCCEEDED, Stage, Terms, Verdict,
 };
 
 /// A lease that its member has not answered for so long is withdrawn.
@@ -195,7 +195,11 @@ fn settle(
     if group.reason == SUCCEEDED {
         record.completed = record.completed.union(indexes);
         record.ran.retain(|index, _| !indexes.contains(*index));
+        record.checkpoints.retain(|index, _| !indexes.contains(*index));
         return;
+    }
+    if let Some(saved) = group.checkpoint.as_ref().filter(|saved| is_below(terms, saved)) {
+        save(record, saved, indexes);
     }
     let ran =
         if group.reason == "DeadlineExceeded" { allocation.deadline_seconds } else { seconds };
@@ -216,7 +220,47 @@ fn settle(
         "Failed" => back_off(record, 1, now),
         "DeadlineExceeded" => expire(terms, record, indexes, (&allocation.pool, now)),
         "Suspended" | "JobFinished" => {}
-        reason => evict(record, reason, &allocation.pool, now),
+        reason => {
+            // Nobody loses more than ran.
+            let lost = group.lost_seconds.min(seconds).saturating_mul(indexes.len().into());
+            record.lost_seconds = record.lost_seconds.saturating_add(lost);
+            evict(record, reason, &allocation.pool, now);
+            give_up(terms, record);
+        }
+    }
+}
+
+/// Whether a member's word for a save can be true: it may lie, and programs of the next attempt go on
+/// from there.
+fn is_below(terms: &Terms, saved: &Checkpoint) -> bool {
+    let uri = terms.checkpoint_uri.as_ref();
+    let below = uri.and_then(|uri| saved.reference.strip_prefix(uri.as_str()));
+    below.is_some_and(|rest| {
+        rest.starts_with('/') && !rest.split('/').any(|part| part == "..") && rest.len() > 1
+    })
+}
+
+/// Notes the newest save of `indexes`; where as many are known as are kept, others find theirs below
+/// the earlier attempts.
+fn save(record: &mut Record, saved: &Checkpoint, indexes: &Indexes) {
+    for index in indexes.iter() {
+        if record.checkpoints.contains_key(&index) || record.checkpoints.len() < CHECKPOINTS {
+            record.checkpoints.insert(index, saved.clone());
+        }
+    }
+    if record.last_checkpoint.as_ref().is_none_or(|last| last.at <= saved.at) {
+        record.last_checkpoint = Some(saved.clone());
+    }
+}
+
+/// Fails a job that was evicted more often than it bears.
+fn give_up(terms: &Terms, record: &mut Record) {
+    let Evictions { owner_reclaimed, cluster_lost, preempted, other } = record.evictions;
+    let all = [owner_reclaimed, cluster_lost, preempted, other];
+    let total = all.into_iter().fold(0_u32, u32::saturating_add);
+    if let Some(limit) = terms.max_evictions.filter(|limit| total > *limit) {
+        let message = format!("{total} evictions, failover.maxEvictions is {limit}");
+        doom(record, "RequeuingLimitExceeded", message);
     }
 }
 
@@ -286,8 +330,12 @@ fn end(
     let left = allocation.live();
     // Members report their own times; nothing runs longer than its pods may.
     let seconds = ran_seconds(lease, at).min(allocation.deadline_seconds);
+    let mut lost = lost_seconds(lease, seconds);
     if !left.is_empty() {
-        let group = Ended { reason: reason.into(), ..Ended::default() };
+        // Nobody says what they saved: all of it, or an interval at most.
+        let lost_seconds = terms.checkpoint_seconds.map_or(seconds, |most| most.min(seconds));
+        lost = lost.saturating_add(lost_seconds.saturating_mul(left.len().into()));
+        let group = Ended { reason: reason.into(), lost_seconds, ..Ended::default() };
         settle(terms, record, (&group, &left), allocation, (seconds, at));
     }
     record.attempts.push(Attempt {
@@ -300,10 +348,20 @@ fn end(
         gpu_seconds: seconds
             .saturating_mul(terms.gpus)
             .saturating_mul(u64::from(allocation.indexes.len())),
+        lost_seconds: lost,
         message: last_words(lease),
     });
     let excess = record.attempts.len().saturating_sub(ATTEMPTS_KEPT);
     record.attempts.drain(..excess);
+}
+
+/// Seconds of work that the replicas of a lease lost which ran for `seconds`.
+fn lost_seconds(lease: &Lease, seconds: u64) -> u64 {
+    let lost = lease
+        .ended
+        .iter()
+        .map(|group| group.lost_seconds.min(seconds).saturating_mul(group.indexes.len().into()));
+    lost.fold(0, u64::saturating_add)
 }
 
 /// What the member says of the last replicas that ended, if it says something.
@@ -327,6 +385,7 @@ fn judge(terms: &Terms, record: &mut Record, holds: bool, now: i64) {
         record.finished_at = Some(now);
         record.requeue_at = None;
         record.ran.clear();
+        record.checkpoints.clear();
     }
 }
 

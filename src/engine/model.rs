@@ -178,6 +178,8 @@ pub struct Request {
     pub grace_seconds: u64,
     /// Longest that it may run, in seconds; `None` = its user sets no limit.
     pub running_seconds: Option<u64>,
+    /// Seconds between two saves of its work; 0 = it saves none.
+    pub checkpoint_seconds: u64,
 }
 
 /// What one job wants placed now.
@@ -197,6 +199,8 @@ pub struct Demand {
     pub request: Arc<Request>,
     /// Pools that refused it lately: barred while the pool's serial is not above this one.
     pub barred: BTreeMap<PoolId, i64>,
+    /// Pools whose owners took GPUs back from it lately: it goes there only if no other takes it.
+    pub avoided: BTreeSet<PoolId>,
     /// Not before this time, in milliseconds since 1970.
     pub not_before: Option<i64>,
     /// Seconds that an attempt runs at most; `None` = as long as the pool lets it.

@@ -181,7 +181,7 @@ fn adjust(request: &mut Request, word: &str) {
 }
 
 /// Name of the job, then any of `x3` or `#0-2,7` (replicas), `queue=q prio=5 at=10 after=99
-/// longest=60 hold=a barred=a/one:5` and what a request takes.
+/// longest=60 hold=a barred=a/one:5 avoid=b` and what a request takes.
 pub(super) fn demand(text: &str) -> Demand {
     let mut words = text.split(' ').filter(|word| !word.is_empty());
     let mut demand = Demand {
@@ -201,6 +201,7 @@ pub(super) fn demand(text: &str) -> Demand {
             Some(("hold", pool)) => {
                 demand.hold = Some(Hold { pool: id(pool), ..Hold::default() });
             }
+            Some(("avoid", pool)) => drop(demand.avoided.insert(id(pool))),
             Some(("barred", text)) => {
                 let (pool, serial) = pair(text, ':');
                 demand.barred.insert(id(pool), number(serial));

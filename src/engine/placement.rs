@@ -1,6 +1,7 @@
 //! One demand and all pools: the pool that takes it next, or why each of them cannot.
 //!
-//! The verdict depends on what is known alone, never on its order. A demand goes to
+//! The verdict depends on what is known alone, never on its order. A demand goes to a pool whose owner
+//! did not take GPUs back from it lately, if one takes it; among those to
 //! 1. the pool that has the more wanted model free, then
 //! 2. the least cost of useful work: short jobs may go where owners come back often, long ones go
 //!    where GPUs stay idle; then
@@ -229,7 +230,8 @@ fn taken_share(left: &Left, fits: &Fits) -> u64 {
 fn cost(request: &Request, left: &Left) -> u64 {
     let seconds = request.running_seconds.unwrap_or(survival::USUAL);
     let gpus = u64::from(request.size) * u64::from(request.need.gpus);
-    let loss = left.pool.survival.loss_ppm(gpus, seconds, 0, survival::RESTART);
+    let loss =
+        left.pool.survival.loss_ppm(gpus, seconds, request.checkpoint_seconds, survival::RESTART);
     let parts = 1_000_000 / LOSS_STEP;
     left.pool.ask.saturating_mul(parts + loss / LOSS_STEP) / parts
 }

@@ -53,7 +53,8 @@ pub(super) fn conclude(
         for placement in placed {
             let terms = convert::terms(&pass.job);
             let allocation = allocate(state, &mut pass, &terms, placement, (identity, now));
-            let lease = leases::build(&pass.job, &allocation, &identity.id);
+            let saved = &pass.advance.record.checkpoints;
+            let lease = leases::build(&pass.job, &allocation, saved, &identity.id);
             promise(state, &pass.id, &asked, &allocation);
             pass.advance.record.allocations.push(allocation);
             work.leases.push(LeaseWork::Create(Box::new(lease)));
@@ -77,7 +78,8 @@ pub(super) fn conclude(
 fn complete(pass: &Pass, epoch: Epoch, identity: &Identity) -> Option<LeaseWork> {
     let mut held = pass.advance.record.allocations.iter();
     let allocation = held.find(|allocation| allocation.epoch == epoch)?;
-    Some(LeaseWork::Complete(Box::new(leases::build(&pass.job, allocation, &identity.id))))
+    let saved = &pass.advance.record.checkpoints;
+    Some(LeaseWork::Complete(Box::new(leases::build(&pass.job, allocation, saved, &identity.id))))
 }
 
 fn allocate(
@@ -95,6 +97,8 @@ fn allocate(
     let longest = pool.map_or(1, |pool| pool.spec.offer.max_attempt_seconds);
     let longest = u64::try_from(longest).unwrap_or(1);
     let ran = placement.indexes.iter().filter_map(|index| record.ran.get(&index)).max();
+    let saves = terms.checkpoint_uri.is_some();
+    let earlier = if saves { record.earlier(&placement.indexes) } else { Vec::new() };
     let left = terms.max_running_seconds.map(|limit| limit - limit.min(*ran.unwrap_or(&0)));
     Allocation {
         epoch: Epoch { incarnation: identity.incarnation, attempt },
@@ -104,6 +108,7 @@ fn allocate(
         model: placement.model,
         generation: pass.job.metadata.generation.unwrap_or(0),
         deadline_seconds: left.map_or(longest, |left| left.min(longest)).max(1),
+        earlier,
         at: now.wall.as_millisecond(),
     }
 }

@@ -1,15 +1,19 @@
 //! Leases, built from the allocations that are their authority.
 
+use std::collections::BTreeMap;
+
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 
 use super::state::{State, namespace_of};
 use super::work::{LeaseWork, Work};
-use crate::api::convert::taints;
+use crate::api::convert::{self, taints};
 use crate::api::digest::digest;
-use crate::api::gpulease::{GpuLease, GpuLeaseSpec, JobReference, LeasedGpu};
-use crate::api::{GpuJob, LABEL_JOB_UID, LABEL_LEASE, quantity, template};
-use crate::engine::lifecycle::{Allocation, NOT_ACCEPTED, PREEMPTED, Record, Step};
+use crate::api::gpulease::{
+    GpuLease, GpuLeaseSpec, JobReference, LeasedCheckpoint, LeasedGpu, Resume,
+};
+use crate::api::{GpuJob, LABEL_JOB_UID, LABEL_LEASE, quantity};
+use crate::engine::lifecycle::{Allocation, Checkpoint, NOT_ACCEPTED, PREEMPTED, Record, Step};
 use crate::engine::model::{Epoch, JobId};
 
 /// Name of the lease of an attempt.
@@ -19,9 +23,14 @@ pub(super) fn name(job_uid: &str, epoch: Epoch) -> String {
 }
 
 /// The lease of `allocation`: a function of it and of what cannot change of the job, so that
-/// whoever completes it makes the same.
+/// whoever completes it makes the same. The saves of a replica stand still while one attempt holds it.
 #[must_use]
-pub(super) fn build(job: &GpuJob, allocation: &Allocation, hub_id: &str) -> GpuLease {
+pub(super) fn build(
+    job: &GpuJob,
+    allocation: &Allocation,
+    checkpoints: &BTreeMap<u32, Checkpoint>,
+    hub_id: &str,
+) -> GpuLease {
     let uid = job.uid().unwrap_or_default();
     let name = name(&uid, allocation.epoch);
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -38,9 +47,10 @@ pub(super) fn build(job: &GpuJob, allocation: &Allocation, hub_id: &str) -> GpuL
         indexes: allocation.indexes.to_string(),
         size: job.spec.size,
         gpu: leased_gpu(job, &allocation.model),
-        grace_seconds: template::grace_seconds(&job.spec.template.value()),
+        grace_seconds: convert::grace_seconds(job, &job.spec.template.value()),
         active_deadline_seconds: signed(allocation.deadline_seconds),
         residency: job.spec.data.as_ref().map(|data| data.residency.clone()),
+        checkpoint: checkpoint(job, allocation, checkpoints),
         digest: String::new(),
         template: job.spec.template.clone(),
         withdrawn: None,
@@ -54,6 +64,26 @@ pub(super) fn build(job: &GpuJob, allocation: &Allocation, hub_id: &str) -> GpuL
         ..ObjectMeta::default()
     };
     GpuLease { metadata, spec, status: None }
+}
+
+/// Where the program saves, and what it goes on from.
+fn checkpoint(
+    job: &GpuJob,
+    allocation: &Allocation,
+    checkpoints: &BTreeMap<u32, Checkpoint>,
+) -> Option<LeasedCheckpoint> {
+    let asked = job.spec.checkpoint.as_ref()?;
+    let resume = allocation.indexes.iter().filter_map(|index| {
+        let reference = checkpoints.get(&index)?.reference.clone();
+        Some(Resume { index: i64::from(index), reference })
+    });
+    Some(LeasedCheckpoint {
+        uri: asked.uri.clone(),
+        interval_seconds: asked.interval_seconds,
+        indexed: job.spec.completions > 1,
+        resume: resume.collect(),
+        earlier_epochs: allocation.earlier.iter().copied().map(Into::into).collect(),
+    })
 }
 
 /// GPUs of each pod on `model`: the least memory that any choice of that model asks for.

@@ -22,6 +22,9 @@ use crate::engine::preempt::Preemption;
 use crate::engine::reserve::PATIENCE;
 use crate::engine::round;
 
+/// A job keeps away from a pool for so long whose owner took its GPUs back: where one owner came home,
+/// others of the group are likely to follow.
+const STEERED_MILLIS: i64 = 600_000;
 /// A job that others make room for goes before all others for so long: their grace is over by then,
 /// or they do not go.
 const HELD_FOR: Duration = Duration::from_mins(15);
@@ -359,6 +362,7 @@ pub(super) fn demand(state: &State, pass: &Pass, now: Now) -> Option<Demand> {
         wanted: pass.advance.wanted.clone(),
         request: asked.clone(),
         barred: bars.map(|(pool, bar)| (pool.clone(), serial(bar))).collect(),
+        avoided: pass.advance.record.reclaimed_since(now.wall.as_millisecond() - STEERED_MILLIS),
         not_before: pass.advance.record.requeue_at,
         longest_seconds: longest.and_then(|limit| u64::try_from(limit).ok()),
         hold: notes.and_then(|notes| hold_of(notes, now)),

@@ -192,7 +192,7 @@ impl State {
             milli_cpu: need.milli_cpu,
             memory: need.memory_bytes,
         };
-        let entry = Entry { node: node.into(), load, guest: true, claims: false };
+        let entry = Entry { node: node.into(), load, guest: true, nominated: false, claims: false };
         self.usages.set(&plan_id(uid, key), Some(entry));
         let known = self.known.entry(uid.into()).or_default();
         known.memory.planned.insert(key, node.into());

@@ -23,6 +23,8 @@ pub struct Usage {
     pub all: Load,
     /// Guests, planned ones too.
     pub guests: Load,
+    /// Pods of the owner that are nominated and not bound.
+    pub nominated: Load,
     /// Number of pods.
     pub pods: u32,
     /// Whether some pod holds devices by resource claims.
@@ -63,6 +65,8 @@ pub struct Lent {
     pub slots: Vec<Slot>,
     /// Nodes that it selects but does not lend, by reason.
     pub not_lent: BTreeMap<&'static str, i32>,
+    /// GPUs that lack to the reserve.
+    pub short: u32,
 }
 
 impl Lent {
@@ -181,7 +185,7 @@ pub fn lend<'a>(
     }
     deduct(&mut lent, &known, wishes);
     for (pool, lent) in &mut lent {
-        keep_free(&mut lent.slots, pools[pool].offer.reserve_gpus);
+        lent.short = keep_free(&mut lent.slots, pools[pool].offer.reserve_gpus);
     }
     lent
 }
@@ -245,8 +249,8 @@ fn take(slots: &mut [&mut Slot], place: usize, load: &Load) {
     }
 }
 
-/// Keeps `reserve` GPUs out of what is free, from the fullest nodes first.
-fn keep_free(slots: &mut [Slot], reserve: i64) {
+/// Keeps `reserve` GPUs out of what is free, from the fullest nodes first; how many lack.
+fn keep_free(slots: &mut [Slot], reserve: i64) -> u32 {
     let mut left = u32::try_from(reserve.max(0)).unwrap_or(u32::MAX);
     let mut order: Vec<_> = slots.iter_mut().filter(|slot| slot.free > 0).collect();
     order.sort_by(|a, b| (a.free, &a.node, &a.resource).cmp(&(b.free, &b.node, &b.resource)));
@@ -255,6 +259,7 @@ fn keep_free(slots: &mut [Slot], reserve: i64) {
         slot.free -= kept;
         left -= kept;
     }
+    left
 }
 
 #[cfg(test)]

@@ -123,6 +123,20 @@ pub fn variables(lease: &GuestLease, key: Key) -> Vec<Value> {
         ("JOB_COMPLETION_INDEX", index),
         ("IDLEWILD_NOTICE_SECONDS", spec.grace_seconds.to_string()),
     ];
+    if let Some(saves) = &spec.checkpoint {
+        let root = saves.root(key.index);
+        let earlier: Vec<_> = saves.earlier_epochs.iter().map(ToString::to_string).collect();
+        let resume = saves.resume.iter().find(|one| one.index == i64::from(key.index));
+        // The kubelet would put variables where it reads $(NAME).
+        let plain = |text: String| text.replace('$', "$$");
+        let root = plain(root);
+        pairs.extend([
+            ("IDLEWILD_CHECKPOINT_URI", format!("{root}/{}", spec.epoch)),
+            ("IDLEWILD_CHECKPOINT_ROOT", root),
+            ("IDLEWILD_EARLIER_EPOCHS", earlier.join(" ")),
+            ("IDLEWILD_RESUME", plain(resume.map(|one| one.reference.clone()).unwrap_or_default())),
+        ]);
+    }
     if spec.size > 1 {
         let (size, rank) = (spec.size.to_string(), key.rank.to_string());
         pairs.extend([

@@ -27,7 +27,12 @@ pub(super) fn fold(ends: Vec<End>, doomed: impl Fn(u32) -> bool) -> Option<Outco
     let wrong = outcomes.iter().filter(|(_, outcome)| outcome.reason != outcome::SUCCEEDED);
     let first = wrong.min_by_key(|(doomed, outcome)| (*doomed, outcome.onset));
     let (_, outcome) = first.or(outcomes.first())?;
-    Some(Outcome { at: latest, ..outcome.clone() })
+    // One rank saves for all, most often the first; what it saved none of them lost.
+    let saves = outcomes.iter().filter_map(|(_, outcome)| outcome.checkpoint.clone());
+    let checkpoint = saves.max_by_key(|(_, at)| *at);
+    let lost = outcomes.iter().map(|(_, outcome)| outcome.lost).min().unwrap_or(0);
+    let lost = if outcome.is_own() { 0 } else { lost };
+    Some(Outcome { at: latest, checkpoint, lost, ..outcome.clone() })
 }
 
 /// The address of rank 0, if the gang may start now and does not run yet.

@@ -5,6 +5,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::selecting;
 use crate::api;
+use crate::api::gpulease::is_reference;
 
 /// Conditions that every pod has; they tell nothing about its end.
 const USUAL: [&str; 5] =
@@ -53,8 +54,31 @@ pub struct EndedContainer {
     pub reason: String,
     /// When it ended.
     pub at: Option<Timestamp>,
-    /// Whether its termination message says `"complete":true`.
+    /// What its termination message says.
+    pub said: Said,
+}
+
+/// What a program says at its end, in the last line of its termination message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// `"complete":true`: it did all it had to.
     pub complete: bool,
+    /// Its newest save, and when it made that; `None` = it does not say when.
+    pub checkpoint: Option<(String, Option<Timestamp>)>,
+}
+
+impl Said {
+    /// Reads the last line that is not empty, if it is JSON; anything else says nothing.
+    fn read(message: &str) -> Self {
+        let line = message.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let said = serde_json::from_str::<serde_json::Value>(line).unwrap_or_default();
+        let reference = said["checkpoint"].as_str().filter(|text| is_reference(text));
+        let at = said["at"].as_str().and_then(|text| text.parse().ok());
+        Self {
+            complete: said["complete"] == serde_json::Value::Bool(true),
+            checkpoint: reference.map(|reference| (reference.to_owned(), at)),
+        }
+    }
 }
 
 /// A guest's pod.
@@ -183,7 +207,7 @@ impl Guest {
                 exit_code: ended.exit_code,
                 reason: ended.reason.clone().unwrap_or_default(),
                 at: ended.finished_at.as_ref().map(|time| time.0),
-                complete: ended.message.as_deref().is_some_and(says_complete),
+                said: ended.message.as_deref().map(Said::read).unwrap_or_default(),
             });
         }
     }
@@ -220,11 +244,4 @@ fn trouble(reason: &str, message: String) -> Option<Trouble> {
         }
         _ => None,
     }
-}
-
-/// Whether the last line of a termination message is JSON that says `"complete":true`.
-fn says_complete(message: &str) -> bool {
-    let line = message.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    let said = serde_json::from_str::<serde_json::Value>(line).ok();
-    said.is_some_and(|said| said["complete"] == serde_json::Value::Bool(true))
 }

@@ -10,11 +10,13 @@
 //!
 //! - `node`, `pod`, `guest`, `selecting`: what is seen, slim.
 //! - `capacity`, `usage`, `idling`, `picture`: what is free, and for how long → what is published.
-//! - `books`, `owner`: the owner's policy: who may come, who must go.
+//! - `books`, `owner`, `demand`: the owner's policy and pods: who may come, who must go.
 //! - `runs`, `step`, `gang`, `report`, `outcome`: a lease and its pods → the next step.
 //! - `workload`, `container`: a lease → its pods.
-//! - `store`, `state`, `seen`: the loop's memory. `turn`, `answering`, `carrying`: its decisions.
-//!   `event`, `writes`, `sweeping`: its eyes and hands. `tally`, `vacating`, `observe`: what it counts.
+//! - `store`, `state`, `seen`: the loop's memory. `turn`, `answering`, `judging`, `carrying`: its
+//!   decisions.
+//!   `event`, `writes`, `sweeping`: its eyes and hands. `tally`, `vacating`, `reclaims`,
+//!   `hindered`, `observe`: what it counts.
 
 mod answering;
 mod asking;
@@ -22,17 +24,21 @@ pub mod books;
 pub mod capacity;
 mod carrying;
 pub mod container;
+pub mod demand;
 pub mod event;
 pub mod gang;
 pub mod guest;
 mod health;
+mod hindered;
 mod idling;
+mod judging;
 pub mod node;
 mod observe;
 pub mod outcome;
 pub mod owner;
 pub mod picture;
 pub mod pod;
+mod reclaims;
 pub mod report;
 pub mod runs;
 mod seen;

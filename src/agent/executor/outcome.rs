@@ -63,6 +63,10 @@ pub struct Outcome {
     pub conditions: Vec<String>,
     /// One sentence.
     pub message: Option<String>,
+    /// Its newest save, and when it was made.
+    pub checkpoint: Option<(String, Timestamp)>,
+    /// Seconds of work that it lost, if it was evicted.
+    pub lost: i64,
     /// When it began to end, to find the first of a gang.
     pub onset: Timestamp,
     /// When it had ended.
@@ -93,6 +97,12 @@ pub fn is_own(reason: &str) -> bool {
 #[must_use]
 pub fn told(reason: &str) -> &'static str {
     OURS.iter().find(|ours| **ours == reason).copied().unwrap_or("Withdrawn")
+}
+
+/// Whether it is the owner who wants the GPUs.
+#[must_use]
+pub fn is_owners(reason: &str) -> bool {
+    [OWNER_RECLAIMED, POOL_CLOSED].contains(&reason)
 }
 
 /// How a terminal `guest` ended; `None` while the kubelet has not confirmed it. `cause` is why we
@@ -131,7 +141,27 @@ pub fn of(guest: &Guest, cause: Option<&str>, limit: i64, now: Timestamp) -> Opt
     if let Some(Trouble::ImagePull(said) | Trouble::NeedsRoot(said)) = &guest.trouble {
         outcome.message = Some(said.chars().take(MESSAGE).collect());
     }
+    outcome.checkpoint = newest_save(guest, at);
+    if !outcome.is_own() {
+        outcome.lost = unsaved(guest, outcome.checkpoint.as_ref().map(|(_, at)| *at), at);
+    }
     Some(outcome)
+}
+
+/// The newest save that a container told of; one that does not say when was made at its end.
+fn newest_save(guest: &Guest, end: Timestamp) -> Option<(String, Timestamp)> {
+    let saves = guest.ended.iter().filter_map(|container| {
+        let (reference, at) = container.said.checkpoint.clone()?;
+        Some((reference, at.or(container.at).unwrap_or(end).min(end)))
+    });
+    saves.max_by_key(|(_, at)| *at)
+}
+
+/// Seconds that `guest` ran until `end` since it saved at `saved`, or at all.
+fn unsaved(guest: &Guest, saved: Option<Timestamp>, end: Timestamp) -> i64 {
+    let Some(began) = guest.ran else { return 0 };
+    let since = saved.map_or(began, |saved| saved.max(began));
+    end.duration_since(since).as_secs().max(0)
 }
 
 fn sentence(container: &EndedContainer) -> String {
@@ -146,7 +176,7 @@ fn sentence(container: &EndedContainer) -> String {
 /// Exit code 0 after notice is ambiguous, since many programs trap SIGTERM and exit 0: it counts as
 /// success only if the program said so. Better repeated than lost.
 fn ended_complete(guest: &Guest) -> bool {
-    guest.stage == Stage::Succeeded && guest.ended.iter().any(|container| container.complete)
+    guest.stage == Stage::Succeeded && guest.ended.iter().any(|container| container.said.complete)
 }
 
 /// Why `guest`, which was told to go, goes; `cause` is why we told it, if we did.
@@ -172,7 +202,8 @@ pub fn vanished(guest: &Guest, cause: Option<&str>, limit: i64, now: Timestamp) 
     }
     let told = guest.deleting || guest.notice.is_some();
     let reason = if told { leaving(guest, cause, limit) } else { cause.unwrap_or(UNKNOWN) };
-    Outcome { conditions: guest.conditions.clone(), ..Outcome::evicted(reason, now) }
+    let (conditions, lost) = (guest.conditions.clone(), unsaved(guest, None, now));
+    Outcome { conditions, lost, ..Outcome::evicted(reason, now) }
 }
 
 fn own_failure(guest: &Guest) -> String {
@@ -291,6 +322,34 @@ mod tests {
             Some("Suspended"),
             (SUCCEEDED, Some(0)),
         );
+    }
+
+    /// What was saved where, at which minute and second, and how many seconds were lost.
+    fn saved(phase: &str, more: &Value, began: &str) -> (Option<(String, String)>, i64) {
+        let mut more = more.clone();
+        let began = format!("2026-01-01T00:{began}Z");
+        more["status"]["containerStatuses"][0]["state"]["terminated"]["startedAt"] = began.into();
+        let now = "2026-01-01T01:00:00Z".parse().unwrap();
+        let outcome = of(&guest(phase, more), None, 3000, now).unwrap();
+        let at = |at: Timestamp| at.strftime("%M:%S").to_string();
+        (outcome.checkpoint.map(|(reference, time)| (reference, at(time))), outcome.lost)
+    }
+
+    #[test]
+    fn an_eviction_loses_what_ran_since_the_last_save() {
+        let line = |at: &str| format!("saving\n{{\"checkpoint\":\"s3://b/x\",\"step\":7{at}}}\n");
+        let at = |time: &str| line(&format!(",\"at\":\"2026-01-01T00:{time}Z\""));
+        let kept = |time: &str| Some(("s3://b/x".to_owned(), time.to_owned()));
+        let lost = |message: &str, began| saved("Failed", &told(85, "05:20", message, None), began);
+        assert_eq!(lost("", "01:00"), (None, 260), "nothing was saved");
+        assert_eq!(lost(&at("05:10"), "01:00"), (kept("05:10"), 10));
+        assert_eq!(lost(&line(""), "01:00"), (kept("05:20"), 0), "saved as it left");
+        assert_eq!(lost(&at("00:30"), "01:00"), (kept("00:30"), 260), "by an attempt before it");
+        assert_eq!(lost(&at("09:00"), "01:00"), (kept("05:20"), 0), "clocks differ");
+        assert_eq!(lost("{\"checkpoint\":\"a b\"}", "01:00"), (None, 260), "no reference");
+        // A failure is no eviction, but the next attempt goes on from its save as well.
+        let failed = json!({"status": {"containerStatuses": ended(1, "05:20", &at("05:10"))}});
+        assert_eq!(saved("Failed", &failed, "01:00"), (kept("05:10"), 0));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The owner's policy → which guests must go.
 //!
-//! Invariant: as few leases as will do, those of less important hubs and then the youngest first,
-//! and gangs whole. Preemption for the
-//! owner's own pods is kube-scheduler's; this is what no scheduler sees.
+//! Invariant: as few leases as will do, those of less important hubs first, then those that lose the
+//! least work, then the youngest; gangs whole. Preemption for the owner's own pods is
+//! kube-scheduler's, and [`super::demand`]'s where that does not help; this is what no scheduler sees.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::demand::Cost;
 use super::guest::Key;
 use super::outcome::{OWNER_RECLAIMED, POOL_CLOSED};
 use super::step::Verdict;
@@ -15,10 +16,10 @@ use super::step::Verdict;
 pub struct Holding {
     /// UID of the `GuestLease`.
     pub uid: String,
-    /// Priority of its hub: the lower goes first.
-    pub priority: i32,
-    /// When it was made, then its name: the younger goes first.
-    pub age: (i64, String),
+    /// Its name.
+    pub name: String,
+    /// What it costs that it goes.
+    pub cost: Cost,
     /// Its pool.
     pub pool: String,
     /// Name of the owner's grant that it came by, with the hub's ID.
@@ -51,6 +52,8 @@ pub struct PoolPolicy {
     pub paused: bool,
     /// Most GPUs that guests hold.
     pub max_gpus: Option<i64>,
+    /// GPUs that lack to the reserve.
+    pub short: i64,
 }
 
 /// Which of `holdings` must go.
@@ -64,7 +67,15 @@ pub fn verdicts(holdings: &[Holding], policy: &Policy) -> BTreeMap<String, Verdi
     }
     for (pool, limits) in &policy.pools {
         let of_pool = |holding: &&Holding| holding.pool == *pool;
-        shed(holdings.iter().filter(of_pool), limits.max_gpus, &mut verdicts);
+        let of_pool = || holdings.iter().filter(of_pool);
+        shed(of_pool(), limits.max_gpus, &mut verdicts);
+        // What is on its way already fills the reserve too.
+        let (mut staying, mut leaving) = (0, 0);
+        for holding in of_pool() {
+            *(if goes(holding, &verdicts) { &mut leaving } else { &mut staying }) += holding.gpus;
+        }
+        let most = (limits.short > 0).then(|| staying - (limits.short - leaving).max(0));
+        shed(of_pool(), most, &mut verdicts);
     }
     for (grant, limit) in &policy.grants {
         let of_grant = |holding: &&Holding| holding.grant == *grant;
@@ -89,7 +100,23 @@ fn strayed(holding: &Holding, policy: &Policy) -> Option<Verdict> {
     (!pods.is_empty()).then_some(Verdict { reason: OWNER_RECLAIMED, only: Some(pods) })
 }
 
-/// Takes the youngest of the least important hub until the rest fits `limit`, then spares the last
+/// Whether all of a lease is on its way.
+fn goes(holding: &Holding, verdicts: &BTreeMap<String, Verdict>) -> bool {
+    let verdict = verdicts.get(&holding.uid);
+    holding.leaving || verdict.is_some_and(|verdict| verdict.only.is_none())
+}
+
+/// Adds a verdict to what was said of the lease before: the wider one counts.
+pub(super) fn join(verdicts: &mut BTreeMap<String, Verdict>, uid: String, verdict: Verdict) {
+    match (verdicts.get_mut(&uid), verdict.only) {
+        (Some(Verdict { only: None, .. }), _) => {}
+        (Some(before @ Verdict { only: Some(_), .. }), None) => before.only = None,
+        (Some(Verdict { only: Some(keys), .. }), Some(more)) => keys.extend(more),
+        (None, only) => drop(verdicts.insert(uid, Verdict { only, ..verdict })),
+    }
+}
+
+/// Takes the cheapest until the rest fits `limit`, then spares the last
 /// taken whose going is not needed.
 fn shed<'a>(
     holdings: impl Iterator<Item = &'a Holding>,
@@ -97,12 +124,8 @@ fn shed<'a>(
     verdicts: &mut BTreeMap<String, Verdict>,
 ) {
     let Some(limit) = limit else { return };
-    let goes = |holding: &Holding| {
-        let verdict = verdicts.get(&holding.uid);
-        holding.leaving || verdict.is_some_and(|verdict| verdict.only.is_none())
-    };
-    let mut staying: Vec<_> = holdings.filter(|holding| !goes(holding)).collect();
-    staying.sort_by(|a, b| a.priority.cmp(&b.priority).then_with(|| b.age.cmp(&a.age)));
+    let mut staying: Vec<_> = holdings.filter(|holding| !goes(holding, verdicts)).collect();
+    staying.sort_by(|a, b| (&a.cost, &a.name).cmp(&(&b.cost, &b.name)));
     let mut excess = staying.iter().map(|holding| holding.gpus).sum::<i64>() - limit;
     let mut victims = Vec::new();
     for holding in staying {
@@ -123,18 +146,24 @@ fn shed<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Reverse;
+
     use super::*;
 
     /// `"uid age gpus pool grant"`.
     fn holding(text: &str) -> Holding {
         let words: Vec<_> = text.split_whitespace().collect();
+        let number = |prefix: &str| -> Option<i64> {
+            words.iter().find_map(|word| word.strip_prefix(prefix)?.parse().ok())
+        };
         Holding {
             uid: words[0].into(),
-            priority: words
-                .iter()
-                .find_map(|word| word.strip_prefix("priority="))
-                .map_or(0, |number| number.parse().unwrap()),
-            age: (words[1].parse().unwrap(), words[0].into()),
+            name: words[0].into(),
+            cost: Cost {
+                priority: number("priority=").map_or(0, |number| i32::try_from(number).unwrap()),
+                lost: number("lost=").unwrap_or(0),
+                made: Reverse(words[1].parse().unwrap()),
+            },
             gpus: words[2].parse().unwrap(),
             pool: words[3].into(),
             grant: (words[4].into(), "hub".into()),
@@ -168,7 +197,7 @@ mod tests {
 
     #[test]
     fn closed_pools_and_withdrawn_grants_take_everybody() {
-        let paused = PoolPolicy { paused: true, max_gpus: None };
+        let paused = PoolPolicy { paused: true, ..PoolPolicy::default() };
         check(&["x 1 4 a g"], &policy(paused, None), &[("x", POOL_CLOSED)]);
         let open = policy(PoolPolicy::default(), None);
         check(&["x 1 4 b g", "y 1 4 a other"], &open, &[("x", POOL_CLOSED), ("y", POOL_CLOSED)]);
@@ -176,7 +205,8 @@ mod tests {
 
     #[test]
     fn lowered_limits_take_the_youngest_and_no_more_than_needed() {
-        let limits = |max| policy(PoolPolicy { paused: false, max_gpus: Some(max) }, None);
+        let limits =
+            |max| policy(PoolPolicy { max_gpus: Some(max), ..PoolPolicy::default() }, None);
         let holdings = ["old 1 8 a g", "mid 2 1 a g", "new 3 8 a g"];
         check(&holdings, &limits(16), &[("new", OWNER_RECLAIMED)]);
         check(
@@ -192,11 +222,49 @@ mod tests {
 
     #[test]
     fn guests_of_the_less_important_hub_leave_first() {
-        let limits = policy(PoolPolicy { paused: false, max_gpus: Some(8) }, None);
+        let limits = policy(PoolPolicy { max_gpus: Some(8), ..PoolPolicy::default() }, None);
         let holdings = ["old 1 8 a g priority=-1", "new 2 8 a g"];
         check(&holdings, &limits, &[("old", OWNER_RECLAIMED)]);
         let holdings = ["old 1 8 a g", "new 2 8 a g priority=5"];
         check(&holdings, &limits, &[("old", OWNER_RECLAIMED)]);
+    }
+
+    #[test]
+    fn who_loses_the_least_work_leaves_first() {
+        let limits = policy(PoolPolicy { max_gpus: Some(8), ..PoolPolicy::default() }, None);
+        let holdings = ["young 9 8 a g lost=900", "saved 1 8 a g lost=10"];
+        check(&holdings, &limits, &[("saved", OWNER_RECLAIMED)]);
+        let holdings = ["young 9 8 a g priority=1", "saved 1 8 a g lost=10"];
+        check(&holdings, &limits, &[("saved", OWNER_RECLAIMED)]);
+    }
+
+    #[test]
+    fn what_lacks_to_the_reserve_comes_from_guests() {
+        let short = |short| policy(PoolPolicy { short, ..PoolPolicy::default() }, None);
+        let holdings = ["old 1 4 a g", "new 2 2 a g"];
+        check(&holdings, &short(0), &[]);
+        check(&holdings, &short(1), &[("new", OWNER_RECLAIMED)]);
+        check(&holdings, &short(3), &[("old", OWNER_RECLAIMED)]);
+        check(&holdings, &short(9), &[("new", OWNER_RECLAIMED), ("old", OWNER_RECLAIMED)]);
+        // Those who leave anyway make room for it.
+        check(&["old 1 4 a g", "new 2 2 a g leaving"], &short(2), &[]);
+        check(&["old 1 4 a g", "new 2 2 a g leaving"], &short(3), &[("old", OWNER_RECLAIMED)]);
+    }
+
+    #[test]
+    fn verdicts_on_pods_add_up_and_those_on_leases_stand() {
+        let key = |index| Key { index, rank: 0 };
+        let of = |only: Option<&[u32]>| Verdict {
+            reason: OWNER_RECLAIMED,
+            only: only.map(|keys| keys.iter().copied().map(key).collect()),
+        };
+        let mut verdicts = BTreeMap::new();
+        join(&mut verdicts, "x".into(), of(Some(&[1])));
+        join(&mut verdicts, "x".into(), of(Some(&[2])));
+        assert_eq!(verdicts["x"], of(Some(&[1, 2])));
+        join(&mut verdicts, "x".into(), of(None));
+        join(&mut verdicts, "x".into(), of(Some(&[3])));
+        assert_eq!(verdicts["x"], of(None));
     }
 
     #[test]

@@ -9,13 +9,15 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 
 use super::capacity::{Lent, Slot};
+use super::hindered::Hindered;
 use super::idling::Learnt;
+use super::reclaims;
 use crate::api::GpuPool;
 use crate::api::conditions::{self, Claim};
 use crate::api::gpulease::shortened;
 use crate::api::gpupool::{
     FreeNodes, GpuPoolStatus, HubGpus, MAX_FREE, MAX_HUBS, MAX_MODELS, MAX_NAME, MAX_REASONS,
-    MAX_SHAPES, ModelGpus, NodeShape, NotLent, PoolGpus, PoolSummary,
+    MAX_SHAPES, ModelGpus, NodeShape, NotLent, PoolGpus, PoolSummary, VacateHistory,
 };
 
 /// What is known of a pool beside its nodes.
@@ -29,6 +31,10 @@ pub struct Held<'a> {
     pub entered: i64,
     /// GPUs that guests hold by model.
     pub models: &'a BTreeMap<String, i64>,
+    /// How often the owner took GPUs back, and how soon guests left.
+    pub vacating: &'a VacateHistory,
+    /// Owner's pods that kube-scheduler alone does not help.
+    pub hindered: Hindered,
     /// How long idle GPUs stay idle, if the status may say it anew.
     pub learnt: Option<&'a Learnt>,
 }
@@ -62,10 +68,15 @@ pub fn status(
             .collect(),
         survival: old.survival.clone(),
         idle_history: old.idle_history.clone(),
+        time_to_vacate: old.time_to_vacate,
+        evictions_per_gpu_hour: old.evictions_per_gpu_hour.clone(),
+        vacate_history: old.vacate_history.clone(),
         summary: PoolSummary { member: old.summary.member.clone(), models: models(&lent.slots) },
         agent_version: env!("CARGO_PKG_VERSION").into(),
     };
-    for claim in [ready(pool, lent), paused(pool), reclaiming(held), degraded(lent)] {
+    let [low, elsewhere] = hindered(held.hindered);
+    for claim in [ready(pool, lent), paused(pool), reclaiming(held), degraded(lent), low, elsewhere]
+    {
         conditions::set(&mut new.conditions, claim, pool.meta().generation, now);
     }
     let same = known_parts(&old, &new) == old;
@@ -76,6 +87,7 @@ pub fn status(
     if let Some(learnt) = held.learnt {
         learnt.put(&mut new);
     }
+    reclaims::put(held.vacating, &mut new);
     new.serial = next;
     Some(new)
 }
@@ -110,6 +122,22 @@ fn reclaiming(held: Held<'_>) -> Claim<'static> {
 fn degraded(lent: &Lent) -> Claim<'static> {
     let what = format!("nodes that match and are not lent: {}", excluded(lent));
     flag("Degraded", (!lent.not_lent.is_empty()).then_some(what), "AllNodesLent")
+}
+
+/// Pods of the owner that guests stay in the way of while the agent is down.
+fn hindered(pods: Hindered) -> [Claim<'static>; 2] {
+    let says = |count: u32, why: &str| {
+        let what = format!(
+            "{count} of the owner's pods with GPUs {why}: while the agent is down, guests stay in their way"
+        );
+        (count > 0).then_some(what)
+    };
+    let low = says(pods.priority, "have a priority of -999 or less, or may not preempt");
+    let elsewhere = says(pods.scheduler, "have a scheduler other than default-scheduler");
+    [
+        flag("OwnerPriorityTooLow", low, "SchedulerPreempts"),
+        flag("OwnerSchedulerUnsupported", elsewhere, "SchedulerPreempts"),
+    ]
 }
 
 /// A condition that is true if there is something to say.

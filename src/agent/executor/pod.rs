@@ -10,6 +10,29 @@ use super::guest::Guest;
 use super::node::Load;
 use super::selecting::Reach;
 
+/// The highest priority of guests (gangs have it): who has no more cannot preempt them all.
+const GUESTS_PRIORITY: i32 = -999;
+/// The scheduler that preempts guests by itself.
+const DEFAULT_SCHEDULER: &str = "default-scheduler";
+
+/// Why kube-scheduler will not make room for an owner's pod by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hindrance {
+    /// Its priority is no higher than that of guests, or it may not preempt.
+    pub priority: bool,
+    /// Another scheduler places it.
+    pub scheduler: bool,
+}
+
+impl Hindrance {
+    fn read(spec: &core::PodSpec) -> Self {
+        let priority = spec.priority.unwrap_or(0) <= GUESTS_PRIORITY;
+        let never = spec.preemption_policy.as_deref() == Some("Never");
+        let scheduler = spec.scheduler_name.as_deref().unwrap_or(DEFAULT_SCHEDULER);
+        Self { priority: priority || never, scheduler: scheduler != DEFAULT_SCHEDULER }
+    }
+}
+
 /// What an owner's pod that waits for GPUs asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Wish {
@@ -26,11 +49,18 @@ pub enum Role {
     Takes {
         /// The node on which it is bound or nominated.
         node: String,
+        /// Whether it is only nominated: its scheduler makes room for it there.
+        nominated: bool,
         /// Whether its devices come from resource claims, beside the device plugin's count.
         claims: bool,
     },
     /// It waits for GPUs and has no node in sight.
-    Waits(Box<Wish>),
+    Waits {
+        /// What it asks for.
+        wish: Box<Wish>,
+        /// Whether nobody else will make room for it: kube-scheduler found none, or is not asked.
+        stranded: bool,
+    },
     /// It is ours, bound or not, ended or not.
     Guest(Box<Guest>),
 }
@@ -46,6 +76,8 @@ pub struct Pod {
     pub load: Load,
     /// What it means to us.
     pub role: Role,
+    /// What keeps kube-scheduler from making room for it, if it is an owner's that wants GPUs.
+    pub hindrance: Hindrance,
 }
 
 impl Pod {
@@ -58,7 +90,8 @@ impl Pod {
         let version = version(pod.metadata.resource_version.as_deref());
         let load = pod.spec.as_ref().map(load).unwrap_or_default();
         if let Some(guest) = Guest::slim(&pod, guest_namespace) {
-            return Ok(Self { uid, version, load, role: Role::Guest(Box::new(guest)) });
+            let (role, hindrance) = (Role::Guest(Box::new(guest)), Hindrance::default());
+            return Ok(Self { uid, version, load, role, hindrance });
         }
         let status = pod.status.as_ref();
         let phase = status.and_then(|status| status.phase.as_deref());
@@ -66,18 +99,25 @@ impl Pod {
         if matches!(phase, Some("Succeeded" | "Failed")) {
             return Err(uid);
         }
-        let nominated = status.and_then(|status| status.nominated_node_name.clone());
-        let node = spec.node_name.clone().or(nominated).filter(|node| !node.is_empty());
-        if let Some(node) = node {
+        let wants = load.gpu_count() > 0;
+        let hindrance = if wants { Hindrance::read(&spec) } else { Hindrance::default() };
+        let there = |node: &String| !node.is_empty();
+        let bound = spec.node_name.clone().filter(there);
+        let chosen = status.and_then(|status| status.nominated_node_name.clone()).filter(there);
+        let nominated = bound.is_none();
+        if let Some(node) = bound.or(chosen) {
             let claims = spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty());
-            return Ok(Self { uid, version, load, role: Role::Takes { node, claims } });
+            let role = Role::Takes { node, nominated, claims };
+            return Ok(Self { uid, version, load, role, hindrance });
         }
         let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
-        if load.gpu_count() == 0 || gated || pod.metadata.deletion_timestamp.is_some() {
+        if !wants || gated || pod.metadata.deletion_timestamp.is_some() {
             return Err(uid);
         }
         let wish = Wish { load: load.clone(), reach: Reach::slim(&spec) };
-        Ok(Self { uid, version, load, role: Role::Waits(Box::new(wish)) })
+        let tried = status.is_some_and(found_no_room);
+        let role = Role::Waits { wish: Box::new(wish), stranded: tried || hindrance.scheduler };
+        Ok(Self { uid, version, load, role, hindrance })
     }
 
     /// The guest, if it is one.
@@ -85,7 +125,7 @@ impl Pod {
     pub fn guest(&self) -> Option<&Guest> {
         match &self.role {
             Role::Guest(guest) => Some(guest),
-            Role::Takes { .. } | Role::Waits(_) => None,
+            Role::Takes { .. } | Role::Waits { .. } => None,
         }
     }
 
@@ -94,11 +134,20 @@ impl Pod {
     pub fn place(&self) -> Option<&str> {
         match &self.role {
             Role::Takes { node, .. } => Some(node),
-            Role::Waits(_) => None,
+            Role::Waits { .. } => None,
             Role::Guest(guest) if guest.is_terminal() => None,
             Role::Guest(guest) => guest.node.as_deref().or(guest.pinned.as_deref()),
         }
     }
+}
+
+/// Whether a scheduler has tried, and found that the pod fits nowhere.
+fn found_no_room(status: &core::PodStatus) -> bool {
+    status.conditions.iter().flatten().any(|condition| {
+        condition.type_ == "PodScheduled"
+            && condition.status == "False"
+            && condition.reason.as_deref() == Some("Unschedulable")
+    })
 }
 
 /// A resource version as a number; Kubernetes promises since 1.35 that it is one.
@@ -179,12 +228,36 @@ mod tests {
             slim(json!({"metadata": {"uid": "u"}, "spec": spec, "status": {"phase": phase}}))
         };
         let waits = pod("Pending", json!({"containers": gpus(1)})).unwrap();
-        assert!(matches!(waits.role, Role::Waits(_)));
+        assert!(matches!(waits.role, Role::Waits { stranded: false, .. }));
         assert_eq!(waits.place(), None);
         pod("Pending", json!({"containers": gpus(0)})).unwrap_err();
         pod("Succeeded", json!({"nodeName": "n", "containers": gpus(1)})).unwrap_err();
         pod("Pending", json!({"containers": gpus(1), "schedulingGates": [{"name": "g"}]}))
             .unwrap_err();
+    }
+
+    /// Whether a pod waits that nobody else makes room for, and what hinders kube-scheduler.
+    fn stranded(spec: serde_json::Value, status: &serde_json::Value) -> (bool, bool, bool) {
+        let pod = json!({"metadata": {"uid": "u"}, "spec": spec, "status": status});
+        let pod = slim(pod).unwrap();
+        let Role::Waits { stranded, .. } = pod.role else { panic!("it waits") };
+        (stranded, pod.hindrance.priority, pod.hindrance.scheduler)
+    }
+
+    #[test]
+    fn a_pod_is_stranded_where_no_scheduler_makes_room_for_it() {
+        let new = json!({"phase": "Pending"});
+        let tried = json!({"phase": "Pending", "conditions": [
+            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]});
+        let plain = json!({"containers": gpus(1)});
+        assert_eq!(stranded(plain.clone(), &new), (false, false, false), "its turn will come");
+        assert_eq!(stranded(plain, &tried), (true, false, false));
+        let other = json!({"containers": gpus(1), "schedulerName": "batch"});
+        assert_eq!(stranded(other, &new), (true, false, true));
+        let low = json!({"containers": gpus(1), "priority": -999});
+        assert_eq!(stranded(low, &new), (false, true, false));
+        let polite = json!({"containers": gpus(1), "priority": 9, "preemptionPolicy": "Never"});
+        assert_eq!(stranded(polite, &tried), (true, true, false));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::guest::{Guest, Stage};
 use super::outcome::{self, Outcome};
 use super::step::{Decision, Run, Step, Stop};
 use crate::api::gpulease::{
-    EndedGroup, GuestLeaseStatus, LeasePhase, MAX_NODES, MAX_REASON, NodePods, PodCounts,
+    EndedGroup, GuestLeaseStatus, LeasePhase, MAX_NODES, MAX_REASON, NodePods, PodCounts, Saved,
     node_number, shortened,
 };
 use crate::engine::indexes::Indexes;
@@ -200,6 +200,11 @@ fn record(groups: &mut Vec<EndedGroup>, outcomes: &BTreeMap<u32, Outcome>) {
             conditions: outcome.conditions.clone(),
             indexes: String::new(),
             message: outcome.message.clone(),
+            checkpoint: outcome
+                .checkpoint
+                .clone()
+                .map(|(reference, at)| Saved { at: Time(at), reference }),
+            lost_seconds: outcome.lost,
         }
         .bounded();
         let alike = groups.iter_mut().find(|other| {
@@ -207,6 +212,8 @@ fn record(groups: &mut Vec<EndedGroup>, outcomes: &BTreeMap<u32, Outcome>) {
                 && other.exit_code == group.exit_code
                 && other.container == group.container
                 && other.conditions == group.conditions
+                && other.checkpoint == group.checkpoint
+                && other.lost_seconds == group.lost_seconds
         });
         if let Some(alike) = alike {
             let before = Indexes::parse(&alike.indexes).unwrap_or_default();

@@ -142,10 +142,13 @@ impl State {
             node: node.into(),
             load: pod.load.clone(),
             guest: pod.guest().is_some(),
+            nominated: matches!(&pod.role, Role::Takes { nominated: true, .. }),
             claims: matches!(&pod.role, Role::Takes { claims: true, .. }),
         });
         let guest = pod.guest().cloned();
-        let waits = matches!(&pod.role, Role::Waits(_));
+        // What the owner does with GPUs may be something that no scheduler makes room for.
+        let owners = guest.is_none() && pod.load.gpu_count() > 0;
+        let waits = matches!(&pod.role, Role::Waits { .. });
         let request = asking::of_owner(&pod);
         let old = match self.pods.put(&uid, pod.version, pod) {
             Put::Stale => return,
@@ -157,6 +160,7 @@ impl State {
             }
             Put::Changed(old) => Some(old),
         };
+        self.judge |= owners;
         if self.usages.set(&uid, taken) || waits || old.is_some_and(|old| is_wish(&old)) {
             self.capacity_changed();
         }

@@ -10,12 +10,15 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 
 use super::capacity::{self, Lent};
+use super::demand::Victims;
 use super::event::{Event, Noted};
 use super::guest::{Guest, Key};
+use super::hindered::Hindered;
 use super::idling::Idling;
 use super::node::Node;
-use super::outcome::{OWNER_RECLAIMED, POOL_CLOSED};
+use super::outcome;
 use super::pod::{Pod, Role, Wish};
+use super::reclaims::Reclaims;
 use super::step::{Memory, Verdict};
 use super::store::{Put, Store};
 use super::tally::{Meter, Tally};
@@ -101,6 +104,10 @@ pub struct State {
     pub(super) dirty: BTreeSet<String>,
     pub(super) wakes: BTreeSet<(Timestamp, String)>,
     pub(super) boards: BTreeMap<String, Board>,
+    /// How often the owner takes GPUs back.
+    pub(super) reclaims: Reclaims,
+    /// Owner's pods that kube-scheduler alone does not help, by pool, if that was counted.
+    pub(super) hindered: Option<BTreeMap<String, Hindered>>,
     /// What was learnt of idle GPUs.
     pub(super) idling: Idling,
     /// UIDs of leases by hub and job.
@@ -117,6 +124,8 @@ pub struct State {
     /// Serial of the last change of the owner's policy.
     pub(super) policy: i64,
     pub(super) judge: bool,
+    /// Who goes for an owner's pod that waits, by its UID.
+    pub(super) evicting: BTreeMap<String, Victims>,
     pub(super) restored: bool,
     pub(super) members: Option<BTreeMap<String, String>>,
     pub(super) lent: Option<BTreeMap<String, Lent>>,
@@ -168,7 +177,7 @@ impl State {
             Seen::Listed => self.nodes.finish(),
             Seen::Gone(node) => vec![node.uid],
             Seen::Object(Noted { uid, version, item }) => {
-                let labels = item.labels.clone();
+                let (labels, cordoned) = (item.labels.clone(), item.cordoned);
                 let same = self.nodes.get(&uid) == Some(&item);
                 let put = self.nodes.put(&uid, version, item);
                 if same || put == Put::Stale {
@@ -176,7 +185,8 @@ impl State {
                 }
                 self.lent = None;
                 self.changed = true;
-                if !matches!(put, Put::Changed(old) if old.labels == labels) {
+                let known = |old: &Node| old.labels == labels && old.cordoned == cordoned;
+                if !matches!(put, Put::Changed(old) if known(&old)) {
                     self.policy_changed();
                 }
                 return;
@@ -198,6 +208,7 @@ impl State {
 
     pub(super) fn capacity_changed(&mut self) {
         self.lent = None;
+        self.hindered = None;
         self.changed = true;
     }
 
@@ -310,7 +321,7 @@ impl State {
 fn is_reclaimed(lease: &GuestLease) -> bool {
     let status = lease.status.as_ref().filter(|one| one.phase == Some(LeasePhase::Releasing));
     let reason = status.and_then(|status| status.end_reason.as_deref());
-    reason.is_some_and(|reason| [OWNER_RECLAIMED, POOL_CLOSED].contains(&reason))
+    reason.is_some_and(outcome::is_owners)
 }
 
 /// Whether nothing more will run of `lease`.
@@ -332,7 +343,7 @@ pub(super) fn plan_id(lease: &str, key: Key) -> String {
 
 fn wish(pod: &Pod) -> Option<&Wish> {
     match &pod.role {
-        Role::Waits(wish) => Some(wish),
+        Role::Waits { wish, .. } => Some(wish),
         Role::Takes { .. } | Role::Guest(_) => None,
     }
 }

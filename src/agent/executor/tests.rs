@@ -1,6 +1,7 @@
 //! The executor as a whole, against a member in memory.
 
 mod idling;
+mod owners;
 mod vacating;
 
 use serde_json::json;

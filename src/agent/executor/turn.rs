@@ -8,15 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 
 use super::idling::is_stale;
-use super::owner;
 use super::picture::{self, Held};
-use super::state::{State, is_over, open_pools};
+use super::state::State;
 use super::writes::Write;
-use crate::api::gpulease::LeasePhase;
-use crate::api::{GpuPool, GuestLease, HubGrant};
+use crate::api::{GpuPool, HubGrant};
 
 /// A pool without guests.
 static NO_MODELS: BTreeMap<String, i64> = BTreeMap::new();
@@ -37,7 +35,7 @@ impl State {
             self.dirty.insert(uid);
         }
         if std::mem::take(&mut self.judge) {
-            self.pass_judgement();
+            self.pass_judgement(now);
         }
         let mut writes = Vec::new();
         for uid in self.in_order() {
@@ -81,72 +79,10 @@ impl State {
     }
 
     /// Priorities of the owner's grants, by name and hub ID.
-    fn priorities(&self) -> BTreeMap<(String, String), i32> {
+    pub(super) fn priorities(&self) -> BTreeMap<(String, String), i32> {
         let grants = self.grants.values();
         let named = |grant: &HubGrant| (grant.name_any(), grant.spec.hub_id.clone());
         grants.map(|grant| (named(grant), grant.spec.priority)).collect()
-    }
-
-    fn pass_judgement(&mut self) {
-        if self.members.is_none() {
-            self.lent();
-        }
-        let held = |lease: &&Arc<GuestLease>| lease.spec.confirmed && !is_over(lease);
-        let leases = self.leases.iter().filter(|(_, lease)| held(lease));
-        let priorities = self.priorities();
-        let holdings: Vec<_> =
-            leases.map(|(uid, lease)| self.holding(uid, lease, &priorities)).collect();
-        let open = open_pools(&self.pools).into_iter();
-        let pools = open.map(|(name, spec)| {
-            let offer = &spec.offer;
-            (name, owner::PoolPolicy { paused: offer.paused, max_gpus: offer.max_gpus })
-        });
-        let grants = self.grants.values().filter(|grant| grant.meta().deletion_timestamp.is_none());
-        let policy = owner::Policy {
-            pools: pools.collect(),
-            grants: grants
-                .map(|grant| ((grant.name_any(), grant.spec.hub_id.clone()), grant.spec.max_gpus))
-                .collect(),
-            members: self.members.clone().unwrap_or_default(),
-            nodes: self.nodes.values().map(|node| node.name.clone()).collect(),
-        };
-        let mut verdicts = owner::verdicts(&holdings, &policy);
-        for holding in holdings {
-            let verdict = verdicts.remove(&holding.uid);
-            let known = self.known.entry(holding.uid.clone()).or_default();
-            if known.verdict != verdict {
-                known.verdict = verdict;
-                self.dirty.insert(holding.uid);
-            }
-        }
-    }
-
-    fn holding(
-        &self,
-        uid: &str,
-        lease: &GuestLease,
-        priorities: &BTreeMap<(String, String), i32>,
-    ) -> owner::Holding {
-        let grant = (lease.spec.grant.clone(), lease.spec.hub_id.clone());
-        let known = self.known.get(uid);
-        let phase = lease.status.as_ref().and_then(|status| status.phase);
-        let made = lease.metadata.creation_timestamp.as_ref();
-        let pods = known.into_iter().flat_map(|known| &known.pods);
-        let nodes = pods.filter(|(_, (_, guest))| !guest.is_terminal());
-        owner::Holding {
-            uid: uid.into(),
-            age: (made.map_or(0, |time| time.0.as_second()), lease.name_any()),
-            pool: lease.spec.pool.clone(),
-            priority: priorities.get(&grant).copied().unwrap_or(0),
-            grant,
-            gpus: known.and_then(|known| known.held.as_ref()).map_or(0, |held| held.gpus),
-            leaving: phase == Some(LeasePhase::Releasing) || lease.spec.withdrawn.is_some(),
-            nodes: nodes
-                .filter_map(|(key, (_, guest))| {
-                    Some((*key, guest.node.clone().or_else(|| guest.pinned.clone())?))
-                })
-                .collect(),
-        }
     }
 
     fn publish(&mut self, now: Timestamp) -> Vec<Write> {
@@ -156,6 +92,7 @@ impl State {
             return Vec::new();
         }
         self.lent();
+        let hindered = self.hindered.take().unwrap_or_else(|| self.hindered());
         let mut writes = Vec::new();
         let mut later = false;
         let pools: Vec<_> =
@@ -171,8 +108,12 @@ impl State {
                 later = true;
                 continue;
             }
+            let hubs = self.held.in_pool(&name);
+            let metered = (hubs.values().sum(), now);
             let held = Held {
-                hubs: &self.held.in_pool(&name),
+                hubs: &hubs,
+                vacating: self.reclaims.read(&name, pool.status.as_ref(), metered),
+                hindered: hindered.get(&name).copied().unwrap_or_default(),
                 reclaimed: self.reclaimed.get(&name).copied().unwrap_or(0),
                 entered: self.entered.get(&name).copied().unwrap_or(0),
                 models: self.models.get(&name).unwrap_or(&NO_MODELS),
@@ -186,6 +127,7 @@ impl State {
                 writes.push(Write::Picture(pool, Box::new(status)));
             }
         }
+        self.hindered = Some(hindered);
         self.changed = later;
         writes
     }

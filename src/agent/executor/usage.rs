@@ -16,6 +16,8 @@ pub struct Entry {
     pub load: Load,
     /// Whether it is a guest's.
     pub guest: bool,
+    /// Whether it is of a pod that is not bound yet, and whose scheduler makes room for it.
+    pub nominated: bool,
     /// Whether it holds devices by resource claims.
     pub claims: bool,
 }
@@ -61,6 +63,9 @@ impl Usages {
             usage.all.add(&entry.load);
             usage.pods = usage.pods.saturating_add(1);
             usage.claims |= entry.claims;
+            if entry.nominated {
+                usage.nominated.add(&entry.load);
+            }
             if entry.guest {
                 usage.guests.add(&entry.load);
             }
@@ -81,7 +86,7 @@ mod tests {
     fn entry(node: &str, gpus: u32, guest: bool) -> Entry {
         let gpus = BTreeMap::from([("nvidia.com/gpu".into(), gpus)]);
         let load = Load { gpus, milli_cpu: 100, memory: 7 };
-        Entry { node: node.into(), load, guest, claims: false }
+        Entry { node: node.into(), load, guest, nominated: false, claims: false }
     }
 
     #[test]

@@ -50,8 +50,11 @@ impl State {
     /// Nothing of the pod at `key` of the lease `uid` runs any more.
     pub(super) fn vacated(&mut self, uid: &str, key: Key, now: Timestamp) {
         let notice = self.known.get_mut(uid).and_then(|known| known.notices.remove(&key));
-        if let Some(Notice { since, reason }) = notice {
-            self.tally.vacated.push((reason, now.duration_since(since)));
+        let Some(Notice { since, reason }) = notice else { return };
+        let took = now.duration_since(since);
+        self.tally.vacated.push((reason, took));
+        if let Some(lease) = self.leases.get(uid).filter(|_| outcome::is_owners(reason)) {
+            self.reclaims.note(&lease.spec.pool, took);
         }
     }
 

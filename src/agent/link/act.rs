@@ -257,6 +257,7 @@ fn guest_of(grant: &str, lease: &GpuLease, name: String) -> GuestLease {
             grace_seconds: spec.grace_seconds,
             active_deadline_seconds: spec.active_deadline_seconds,
             residency: spec.residency,
+            checkpoint: spec.checkpoint,
             digest: spec.digest,
             template: spec.template,
             confirmed: false,

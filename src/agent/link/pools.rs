@@ -183,6 +183,7 @@ fn shown(pool: &GpuPool, grant: &HubGrantSpec, room: Option<i64>) -> Option<GpuP
         status.summary.member.clone_from(&grant.member);
         status.hubs.clear();
         status.idle_history = None;
+        status.vacate_history = None;
         status.conditions.retain(|condition| condition.type_ != RECLAIMING);
         status.gpus.owner += status.gpus.guests.saturating_sub(own);
         status.gpus.guests = own;

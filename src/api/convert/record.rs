@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{millis, time};
-use crate::api::gpujob::{Allocation, Attempt, Evictions, GpuJobStatus, RanSeconds};
+use crate::api::gpujob::{
+    Allocation, Attempt, Evictions, GpuJobStatus, LastCheckpoint, RanSeconds, ReplicaCheckpoint,
+};
 use crate::api::{conditions, reasons};
 use crate::engine::indexes::Indexes;
 use crate::engine::lifecycle::{self, Record, SUCCEEDED, Verdict};
@@ -37,6 +39,12 @@ pub fn read(status: &GpuJobStatus) -> Record {
             other: counted(status.evictions.other),
         },
         ran: read_ran(&status.ran),
+        checkpoints: status.checkpoints.iter().filter_map(read_checkpoint).collect(),
+        last_checkpoint: status.last_checkpoint.as_ref().map(|last| lifecycle::Checkpoint {
+            at: millis(&last.time),
+            reference: last.reference.clone(),
+        }),
+        lost_seconds: u64::try_from(status.lost_seconds).unwrap_or(0),
         next_attempt: status.next_attempt,
         requeue_at: status.requeue_at.as_ref().map(millis),
         started_at: status.start_time.as_ref().map(millis),
@@ -62,6 +70,7 @@ fn read_allocation(allocation: &Allocation) -> lifecycle::Allocation {
         model: allocation.model.clone(),
         generation: allocation.generation,
         deadline_seconds: u64::try_from(allocation.active_deadline_seconds).unwrap_or(0),
+        earlier: allocation.earlier.iter().copied().map(Into::into).collect(),
         at: millis(&allocation.time),
     }
 }
@@ -75,6 +84,7 @@ fn read_attempt(attempt: &Attempt) -> lifecycle::Attempt {
         end: millis(&attempt.end),
         reason: attempt.reason.clone(),
         gpu_seconds: u64::try_from(attempt.gpu_seconds).unwrap_or(0),
+        lost_seconds: u64::try_from(attempt.lost_seconds).unwrap_or(0),
         message: attempt.message.clone(),
     }
 }
@@ -85,6 +95,11 @@ fn read_ran(ran: &[RanSeconds]) -> BTreeMap<u32, u64> {
         indexes(&entry.indexes).iter().map(move |index| (index, seconds)).collect::<Vec<_>>()
     });
     each.collect()
+}
+
+fn read_checkpoint(saved: &ReplicaCheckpoint) -> Option<(u32, lifecycle::Checkpoint)> {
+    let (at, reference) = (millis(&saved.time), saved.reference.clone());
+    Some((u32::try_from(saved.index).ok()?, lifecycle::Checkpoint { at, reference }))
 }
 
 /// Writes `record` into `status`; conditions, phase and the counts of live replicas are not its
@@ -106,6 +121,17 @@ pub fn write(record: &Record, incarnation: u32, status: &mut GpuJobStatus) {
         other: count(evictions.other),
     };
     status.ran = write_ran(&record.ran);
+    let saved = record.checkpoints.iter().map(|(index, saved)| ReplicaCheckpoint {
+        index: i64::from(*index),
+        time: time(saved.at),
+        reference: saved.reference.clone(),
+    });
+    status.checkpoints = saved.collect();
+    status.last_checkpoint = record
+        .last_checkpoint
+        .as_ref()
+        .map(|last| LastCheckpoint { time: time(last.at), reference: last.reference.clone() });
+    status.lost_seconds = i64::try_from(record.lost_seconds).unwrap_or(i64::MAX);
     status.next_attempt = record.next_attempt;
     status.incarnation = incarnation.max(status.incarnation);
     status.requeue_at = record.requeue_at.map(time);
@@ -123,6 +149,7 @@ fn write_allocation(allocation: &lifecycle::Allocation) -> Allocation {
         model: allocation.model.clone(),
         generation: allocation.generation,
         active_deadline_seconds: i64::try_from(allocation.deadline_seconds).unwrap_or(i64::MAX),
+        earlier: allocation.earlier.iter().copied().map(Into::into).collect(),
         time: time(allocation.at),
     }
 }
@@ -137,6 +164,7 @@ fn write_attempt(attempt: &lifecycle::Attempt) -> Attempt {
         end: time(attempt.end),
         reason: attempt.reason.clone(),
         gpu_seconds: i64::try_from(attempt.gpu_seconds).unwrap_or(i64::MAX),
+        lost_seconds: i64::try_from(attempt.lost_seconds).unwrap_or(i64::MAX),
         message: attempt.message.clone(),
     }
 }
@@ -163,6 +191,7 @@ mod tests {
     fn a_record_survives_the_status() {
         let epoch = Epoch { incarnation: 2, attempt: 6 };
         let pool = PoolId { member: "a".into(), pool: "p".into() };
+        let saved = lifecycle::Checkpoint { at: 7_000, reference: "s3://b/j/2/1.5/9".into() };
         let record = Record {
             completed: Indexes::range(3, 4),
             failures: 2,
@@ -174,6 +203,7 @@ mod tests {
                 model: "A100".into(),
                 generation: 4,
                 deadline_seconds: 86_400,
+                earlier: vec![Epoch { incarnation: 1, attempt: 5 }],
                 at: 1_000_000,
             }],
             attempts: vec![lifecycle::Attempt {
@@ -184,6 +214,7 @@ mod tests {
                 end: 9_000,
                 reason: "OwnerReclaimed".into(),
                 gpu_seconds: 28,
+                lost_seconds: 3,
                 message: "preempted".into(),
             }],
             evictions: lifecycle::Evictions {
@@ -193,6 +224,9 @@ mod tests {
                 other: 3,
             },
             ran: BTreeMap::from([(0, 10), (1, 10), (2, 4)]),
+            checkpoints: BTreeMap::from([(2, saved.clone())]),
+            last_checkpoint: Some(saved),
+            lost_seconds: 17,
             next_attempt: 7,
             requeue_at: Some(12_000),
             started_at: Some(5_000),

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint::{LastCheckpoint, ReplicaCheckpoint};
 use crate::api::gpulease::EpochRef;
 
 /// What the hub knows of a job.
@@ -50,6 +51,16 @@ pub struct GpuJobStatus {
     /// Running time used up by ended attempts of unfinished indexes.
     #[serde(default)]
     pub ran: Vec<RanSeconds>,
+    /// The newest save that the program told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_checkpoint: Option<LastCheckpoint>,
+    /// The newest saves of unfinished replicas, at most 256: what they go on from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = crate::api::MAX_CHECKPOINTS))]
+    pub checkpoints: Vec<ReplicaCheckpoint>,
+    /// Seconds of work that evictions lost, over all replicas: what ran since the last save.
+    #[serde(default)]
+    pub lost_seconds: i64,
     /// When the job first ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
@@ -129,6 +140,9 @@ pub struct Allocation {
     pub generation: i64,
     /// Seconds its pods may run.
     pub active_deadline_seconds: i64,
+    /// Attempts before it, newest first, at most 10, if the job saves its work.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<EpochRef>,
     /// When it was allocated.
     pub time: Time,
 }
@@ -155,6 +169,9 @@ pub struct Attempt {
     /// GPUs times seconds from start to end.
     #[serde(default)]
     pub gpu_seconds: i64,
+    /// Seconds of work that its eviction lost, over its replicas.
+    #[serde(default)]
+    pub lost_seconds: i64,
     /// What the member said of it, if it said something.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: whoever writes a status keeps to this first, since a server refuses the whole write.
 
-use super::{EndedGroup, LeaseRefusal, Withdrawal};
+use super::{EndedGroup, LeaseRefusal, MAX_REFERENCE, Withdrawal};
 
 /// Most characters of a reason: one word.
 pub const MAX_REASON: usize = 64;
@@ -45,6 +45,13 @@ impl LeaseRefusal {
     }
 }
 
+/// Whether a program's word for where it saved can be passed on: it ends up in variables of pods.
+#[must_use]
+pub fn is_reference(text: &str) -> bool {
+    let plain = |character: char| !character.is_control() && !character.is_whitespace();
+    !text.is_empty() && text.chars().count() <= MAX_REFERENCE && text.chars().all(plain)
+}
+
 impl EndedGroup {
     /// As both clusters can store it: conditions and names come from pods, messages from anywhere.
     #[must_use]
@@ -53,6 +60,8 @@ impl EndedGroup {
         self.conditions.truncate(MAX_CONDITIONS);
         Self {
             reason: shortened(self.reason, MAX_REASON),
+            checkpoint: self.checkpoint.filter(|saved| is_reference(&saved.reference)),
+            lost_seconds: self.lost_seconds.max(0),
             container: self.container.map(|name| shortened(name, MAX_CONTAINER)),
             message: self.message.map(|message| shortened(message, MAX_MESSAGE)),
             ..self

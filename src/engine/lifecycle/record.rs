@@ -1,9 +1,14 @@
 //! What one job's life is made of: terms, record, and leases as they are seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::indexes::Indexes;
 use crate::engine::model::{Epoch, PoolId};
+
+/// Most saves of replicas that are kept: see `api::MAX_CHECKPOINTS`.
+pub const CHECKPOINTS: usize = 256;
+/// Most attempts before it that an attempt is told.
+const EARLIER: usize = 10;
 
 /// What the user asked, as far as the life of the replicas depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +25,12 @@ pub struct Terms {
     pub rules: Vec<FailureRule>,
     /// Seconds that a replica may run, over all its attempts.
     pub max_running_seconds: Option<u64>,
+    /// Where it saves its work, if it does.
+    pub checkpoint_uri: Option<String>,
+    /// Seconds between two saves of its work, if it saves any.
+    pub checkpoint_seconds: Option<u64>,
+    /// Evictions that it bears.
+    pub max_evictions: Option<u32>,
     /// Why nothing of it may run now, if so: the reason of the withdrawals.
     pub stopped: Option<&'static str>,
     /// True: nothing new is placed; what runs goes on.
@@ -72,6 +83,8 @@ pub struct Allocation {
     pub generation: i64,
     /// Seconds that its pods may run.
     pub deadline_seconds: u64,
+    /// Attempts before it, newest first, if the job saves its work.
+    pub earlier: Vec<Epoch>,
     /// When it was made, in milliseconds since 1970.
     pub at: i64,
 }
@@ -101,8 +114,27 @@ pub struct Attempt {
     pub reason: String,
     /// GPUs times seconds.
     pub gpu_seconds: u64,
+    /// Seconds of work that its eviction lost, over its replicas.
+    pub lost_seconds: u64,
     /// What the member said of it; may be empty.
     pub message: String,
+}
+
+/// Work that a program saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// When, by the program's clock, in milliseconds since 1970.
+    pub at: i64,
+    /// Where.
+    pub reference: String,
+}
+
+impl Attempt {
+    /// Whether its owner wanted the GPUs, or closed the pool.
+    #[must_use]
+    pub fn is_reclaimed(&self) -> bool {
+        ["OwnerReclaimed", "PoolClosed"].contains(&self.reason.as_str())
+    }
 }
 
 /// Attempts that ended before their end, by cause.
@@ -121,7 +153,8 @@ pub struct Evictions {
 /// How a job ended, or is about to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// `Succeeded`, `BackoffLimitExceeded`, `PodFailurePolicy` or `DeadlineExceeded`.
+    /// `Succeeded`, `BackoffLimitExceeded`, `PodFailurePolicy`, `DeadlineExceeded` or
+    /// `RequeuingLimitExceeded`.
     pub reason: String,
     /// One sentence.
     pub message: String,
@@ -143,6 +176,12 @@ pub struct Record {
     pub attempts: Vec<Attempt>,
     /// Evictions by cause.
     pub evictions: Evictions,
+    /// The newest saves of unfinished replicas, at most [`CHECKPOINTS`].
+    pub checkpoints: BTreeMap<u32, Checkpoint>,
+    /// The newest save of all.
+    pub last_checkpoint: Option<Checkpoint>,
+    /// Seconds of work that evictions lost, over all replicas.
+    pub lost_seconds: u64,
     /// Seconds that unfinished replicas have run.
     pub ran: BTreeMap<u32, u64>,
     /// Number of the next attempt; it only rises.
@@ -162,6 +201,26 @@ impl Record {
     #[must_use]
     pub fn live(&self) -> Indexes {
         self.allocations.iter().fold(Indexes::default(), |all, one| all.union(&one.live()))
+    }
+
+    /// Pools whose owners took GPUs back from it since that time, in milliseconds since 1970.
+    #[must_use]
+    pub fn reclaimed_since(&self, at: i64) -> BTreeSet<PoolId> {
+        let lately = |attempt: &&Attempt| attempt.end >= at && attempt.is_reclaimed();
+        self.attempts.iter().filter(lately).map(|attempt| attempt.pool.clone()).collect()
+    }
+
+    /// Attempts that could have saved something that `indexes` can go on from, newest first.
+    #[must_use]
+    pub fn earlier(&self, indexes: &Indexes) -> Vec<Epoch> {
+        let own = |attempt: &&Attempt| !attempt.indexes.intersection(indexes).is_empty();
+        let mut earlier: Vec<_> = self.attempts.iter().filter(own).map(|one| one.epoch).collect();
+        let living = self.allocations.iter();
+        let living = living.filter(|held| !held.ended.intersection(indexes).is_empty());
+        earlier.extend(living.map(|held| held.epoch));
+        earlier.sort_unstable_by(|a, b| b.cmp(a));
+        earlier.truncate(EARLIER);
+        earlier
     }
 
     /// Whether `epoch` was allocated once and is over: all it reported is on record.
@@ -201,6 +260,10 @@ pub struct Ended {
     pub indexes: Indexes,
     /// What the member says of it; may be empty.
     pub message: String,
+    /// The newest save that the program told of.
+    pub checkpoint: Option<Checkpoint>,
+    /// Seconds of work that each of the replicas lost.
+    pub lost_seconds: u64,
 }
 
 /// A lease as it is seen.

@@ -255,6 +255,75 @@ fn repeated_evictions_from_one_pool_back_off() {
     assert_eq!(record.attempts.len(), ATTEMPTS_KEPT);
 }
 
+fn saves(uri: &str) -> Terms {
+    let (checkpoint_uri, checkpoint_seconds) = (Some(uri.into()), Some(3));
+    Terms { checkpoint_uri, checkpoint_seconds, ..terms(2) }
+}
+
+fn evicted(indexes: &str, reference: &str, lost_seconds: u64) -> Ended {
+    let checkpoint = Some(Checkpoint { at: NOW, reference: reference.into() });
+    Ended { checkpoint, lost_seconds, ..ended("OwnerReclaimed", 85, indexes) }
+}
+
+#[test]
+fn the_next_attempt_goes_on_from_what_the_last_one_saved() {
+    let groups = vec![evicted("0", "s3://b/j/0/1.0/a", 2), evicted("1", "s3://b/j/1/1.0/b", 3)];
+    let lease = released(0, "OwnerReclaimed", groups);
+    let next = check(&saves("s3://b/j"), &record(&["0-1"]), vec![lease], NOW).record;
+    let references: Vec<_> = next.checkpoints.values().map(|one| one.reference.as_str()).collect();
+    assert_eq!(references, ["s3://b/j/0/1.0/a", "s3://b/j/1/1.0/b"]);
+    assert_eq!((next.lost_seconds, next.attempts[0].lost_seconds), (5, 5));
+    assert_eq!(next.earlier(&Indexes::range(1, 1)), [epoch(0)]);
+    assert_eq!(next.earlier(&Indexes::range(7, 1)), []);
+    // What is done needs no save any more; the last of all is shown on.
+    let mut later = next;
+    later.allocations = record(&["0"]).allocations;
+    later.allocations[0].epoch = epoch(1);
+    later.next_attempt = 2;
+    let lease = released(1, "Completed", vec![ended(SUCCEEDED, 0, "0")]);
+    let done = check(&saves("s3://b/j"), &later, vec![lease], NOW).record;
+    assert_eq!(done.checkpoints.keys().collect::<Vec<_>>(), [&1]);
+    assert_eq!(done.last_checkpoint.unwrap().reference, "s3://b/j/1/1.0/b");
+}
+
+#[test]
+fn words_of_members_lead_nobody_out_of_the_jobs_own_folder() {
+    for lie in ["s3://b/other/1", "s3://b/jj/1", "s3://b/j", "s3://b/j/", "s3://b/j/../k/1"] {
+        let lease = released(0, "OwnerReclaimed", vec![evicted("0", lie, 99)]);
+        let next = check(&saves("s3://b/j"), &record(&["0"]), vec![lease], NOW).record;
+        assert_eq!((next.checkpoints.len(), next.last_checkpoint), (0, None), "{lie}");
+        assert_eq!(next.lost_seconds, 5, "no more than ran");
+    }
+    let lease = released(0, "OwnerReclaimed", vec![evicted("0", "s3://b/j/1", 0)]);
+    let next = check(&terms(1), &record(&["0"]), vec![lease], NOW).record;
+    assert_eq!(next.checkpoints.len(), 0, "it asked for no saves");
+}
+
+#[test]
+fn a_replica_that_nobody_speaks_of_lost_an_interval_at_most() {
+    let lost = |terms: &Terms| {
+        let lease = released(0, "Unknown", vec![]);
+        check(terms, &record(&["0-1"]), vec![lease], NOW).record.lost_seconds
+    };
+    assert_eq!((lost(&saves("s3://b/j")), lost(&terms(2))), (2 * 3, 2 * 5));
+}
+
+#[test]
+fn a_job_fails_that_was_evicted_more_often_than_it_bears() {
+    let terms = Terms { max_evictions: Some(1), ..terms(1) };
+    let evict = |record: &Record, attempt| {
+        check(&terms, record, vec![released(attempt, "OwnerReclaimed", vec![])], NOW).record
+    };
+    let mut once = evict(&record(&["0"]), 0);
+    assert_eq!(once.verdict, None);
+    once.allocations = record(&["0"]).allocations;
+    once.allocations[0].epoch = epoch(1);
+    once.next_attempt = 2;
+    let verdict = evict(&once, 1).verdict.unwrap();
+    assert_eq!(verdict.reason, "RequeuingLimitExceeded");
+    assert_eq!(verdict.message, "2 evictions, failover.maxEvictions is 1");
+}
+
 #[test]
 fn running_time_is_summed_over_attempts() {
     let terms = Terms { max_running_seconds: Some(8), ..terms(1) };

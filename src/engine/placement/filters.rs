@@ -29,7 +29,7 @@ pub(super) struct Filters<'a> {
     /// Pools that take nothing at all, by why.
     closed: BTreeMap<Closed, Places>,
     /// See [`Filters::costs`], for jobs of so many GPUs and seconds.
-    costs: BTreeMap<(u64, u64), Arc<[u32]>>,
+    costs: BTreeMap<(u64, u64, u64), Arc<[u32]>>,
 }
 
 /// Places that are still open, and how many each rule closed.
@@ -126,7 +126,7 @@ impl<'a> Filters<'a> {
     pub(super) fn costs(&mut self, request: &Request, book: &Book<'a>) -> Arc<[u32]> {
         let gpus = u64::from(request.size) * u64::from(request.need.gpus);
         let seconds = request.running_seconds.unwrap_or(survival::USUAL);
-        let known = self.costs.entry((gpus, seconds));
+        let known = self.costs.entry((gpus, seconds, request.checkpoint_seconds));
         let found = known.or_insert_with(|| {
             let costs: Vec<u64> = book.pools().iter().map(|left| cost(request, left)).collect();
             let different: BTreeSet<u64> = costs.iter().copied().collect();

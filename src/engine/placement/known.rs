@@ -135,9 +135,21 @@ struct Asking<'r, 'a> {
 }
 
 impl<'a> Asking<'_, 'a> {
-    /// The best pool of all.
+    /// The best pool of all that the demand does not avoid, else of those that it does.
     fn best(&self) -> Option<Choice<'a>> {
-        let mut left = self.open();
+        let open = self.open();
+        if self.demand.avoided.is_empty() {
+            return self.best_of(open);
+        }
+        let mut elsewhere = open.clone();
+        for place in self.demand.avoided.iter().filter_map(|id| self.book.place_of(id)) {
+            elsewhere[place / WORD] &= !(1 << (place % WORD));
+        }
+        self.best_of(elsewhere).or_else(|| self.best_of(open))
+    }
+
+    /// The best pool of those at the places that are `left`.
+    fn best_of(&self, mut left: Vec<u64>) -> Option<Choice<'a>> {
         let mut best: Option<(Score, usize, Fits<'a>)> = None;
         while let Some((bound, place)) = self.least(&left) {
             if best.as_ref().is_some_and(|(least, at, _)| (*least, *at) < (bound, place)) {

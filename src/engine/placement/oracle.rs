@@ -18,19 +18,20 @@ pub(super) fn place<'a>(
     book: &Book<'a>,
 ) -> Result<(usize, Replica<'a>, u32), BTreeMap<Refusal, u32>> {
     let mut refusals = BTreeMap::new();
-    let mut best: Option<((Score, usize), Fits<'a>)> = None;
+    let mut best: Option<((bool, Score, usize), Fits<'a>)> = None;
     for (place, left) in book.pools().iter().enumerate() {
         match find(&demand.request, left, || passing_refusal(demand, book, place)) {
             Err(why) => *refusals.entry(why).or_default() += 1,
             Ok(fits) => {
-                let worth = (worth(&demand.request, left, &fits), place);
+                let avoided = demand.avoided.contains(left.id);
+                let worth = (avoided, worth(&demand.request, left, &fits), place);
                 if best.as_ref().is_none_or(|(least, _)| worth < *least) {
                     best = Some((worth, fits));
                 }
             }
         }
     }
-    let found = best.map(|((_, place), fits)| (place, fits.wish.replica, fits.room));
+    let found = best.map(|((.., place), fits)| (place, fits.wish.replica, fits.room));
     found.ok_or(refusals)
 }
 

@@ -79,6 +79,18 @@ fn every_rule_has_a_refusal() {
 }
 
 #[test]
+fn pools_that_took_gpus_back_are_avoided_while_others_take_it() {
+    let both = [("a", "A100:8x9"), ("b", "A100:8x1")];
+    check("", &both, "a A100");
+    check("avoid=a", &both, "b A100");
+    check("avoid=a avoid=b", &both, "a A100");
+    check("avoid=a gpus=8 size=2", &both, "a A100");
+    check("avoid=c", &both, "a A100");
+    // The more wanted model is there, but not for long.
+    check("models=H100,A100 avoid=a", &[("a", "H100:8x1"), ("b", "A100:8x1")], "b A100");
+}
+
+#[test]
 fn the_most_permanent_rule_is_named() {
     check("in=EU gpus=9 barred=a:1", &[("a", "A100:8x1= silent taint=k:v")], "Tainted:1");
     check("gpus=9 barred=a:1", &[("a", "A100:8x1= silent")], "NeverFits:1");
@@ -179,7 +191,7 @@ proptest! {
     }
 }
 
-const ASKED: [&str; 20] = [
+const ASKED: [&str; 22] = [
     "",
     "gpus=2",
     "gpus=8",
@@ -199,6 +211,8 @@ const ASKED: [&str; 20] = [
     "tolerate=k gpus=2",
     "grace=10",
     "barred=a/x:5 barred=b/y:9",
+    "avoid=a/x avoid=c/z",
+    "models=H100,A100 avoid=b/y gpus=2",
     "barred=a/x:5 size=2 barred=c/z:1",
 ];
 

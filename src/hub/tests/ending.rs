@@ -54,6 +54,29 @@ async fn a_deleted_job_takes_its_leases_with_it() {
 }
 
 #[tokio::test]
+async fn a_job_keeps_away_from_where_the_owner_just_came_back() {
+    // The large member would be chosen again: it keeps the larger share free.
+    let mut world = World::new(&[("large", 100), ("small", 4)]).await;
+    world.mood(Mood::Runs);
+    world.submit("train", 1, json!({}));
+    world.settle().await;
+    let cluster = |world: &World| world.leases()[0]["metadata"]["namespace"].clone();
+    assert_eq!(cluster(&world), json!("member-large"));
+    let lease = world.leases().remove(0);
+    world.members[0].reclaim(&mut world.server.store(), &lease);
+    world.settle().await;
+    assert_eq!(cluster(&world), json!("member-small"));
+    // It is no rule: where nothing else is free it goes back.
+    let lease = world.leases().remove(0);
+    world.members[1].reclaim(&mut world.server.store(), &lease);
+    world.settle().await;
+    world.after(10_000);
+    world.settle().await;
+    assert_eq!(world.leases().len(), 1);
+    assert_eq!(world.phase("train"), "Running");
+}
+
+#[tokio::test]
 async fn the_lease_of_a_deleted_job_waits_for_its_silent_member() {
     let mut world = running(json!({})).await;
     world.mood(Mood::Silent);

@@ -28,14 +28,14 @@ fn pool(change: Value) -> GpuPoolSpec {
 fn used(gpus: u32, guests: u32) -> Usage {
     let load =
         |gpus| Load { gpus: BTreeMap::from([("nvidia.com/gpu".into(), gpus)]), ..Load::default() };
-    Usage { all: load(gpus + guests), guests: load(guests), pods: 1, claims: false }
+    Usage { all: load(gpus + guests), guests: load(guests), pods: 1, ..Usage::default() }
 }
 
 fn wish(gpus: u32) -> Wish {
     let pod = json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "c",
         "resources": {"limits": {"nvidia.com/gpu": gpus.to_string()}}}]}});
     match Pod::slim(serde_json::from_value(pod).unwrap(), "g").unwrap().role {
-        Role::Waits(wish) => *wish,
+        Role::Waits { wish, .. } => *wish,
         other => panic!("{other:?}"),
     }
 }

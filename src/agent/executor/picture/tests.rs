@@ -26,7 +26,16 @@ fn lent(free: &[u32]) -> Lent {
 }
 
 const NOBODY: &BTreeMap<String, i64> = &BTreeMap::new();
-const HELD: Held = Held { hubs: NOBODY, reclaimed: 0, entered: 0, models: NOBODY, learnt: None };
+const NEVER: &VacateHistory = &VacateHistory { counts: Vec::new(), evictions: 0, gpu_seconds: 0 };
+const HELD: Held = Held {
+    hubs: NOBODY,
+    reclaimed: 0,
+    entered: 0,
+    models: NOBODY,
+    vacating: NEVER,
+    hindered: Hindered { priority: 0, scheduler: 0 },
+    learnt: None,
+};
 
 fn held_by(hub: &str, gpus: i64) -> BTreeMap<String, i64> {
     BTreeMap::from([(hub.to_owned(), gpus)])

@@ -66,6 +66,30 @@ fn a_single_guest_has_all_that_the_owner_demands() {
 }
 
 #[test]
+fn a_program_is_told_where_it_saves_and_what_it_goes_on_from() {
+    let mut lease = lease(1, 1, "A100", simple());
+    let pod = build(&lease, 0, false).unwrap();
+    assert_eq!(variable(&pod, 0, "IDLEWILD_CHECKPOINT_URI"), &Value::Null, "it saves nothing");
+    lease.spec.checkpoint = serde_json::from_value(json!({
+        "uri": "s3://b/job", "intervalSeconds": 600,
+        "resume": [{"index": 2, "ref": "s3://b/job/2.5/other"}, {"index": 3, "ref": "s3://b/job/2.5/$(HOME)"}],
+        "earlierEpochs": [{"incarnation": 2, "attempt": 5}, {"incarnation": 1, "attempt": 9}]}))
+    .unwrap();
+    let told = |lease: &GuestLease| {
+        let pod = build(lease, 0, false).unwrap();
+        let names = ["CHECKPOINT_ROOT", "CHECKPOINT_URI", "EARLIER_EPOCHS", "RESUME"];
+        names.map(|name| variable(&pod, 0, &format!("IDLEWILD_{name}"))["value"].clone())
+    };
+    // Two dollars are one to the kubelet: it puts no variable there.
+    let want = ["s3://b/job", "s3://b/job/2.7", "2.5 1.9", "s3://b/job/2.5/$$(HOME)"];
+    assert_eq!(told(&lease), want.map(Value::from));
+    let saves = lease.spec.checkpoint.as_mut().unwrap();
+    (saves.indexed, saves.resume) = (true, vec![]);
+    let want = ["s3://b/job/3", "s3://b/job/3/2.7", "2.5 1.9", ""];
+    assert_eq!(told(&lease), want.map(Value::from));
+}
+
+#[test]
 fn slices_are_asked_for_by_their_resource_and_gpus_go_where_the_template_says() {
     let template = json!({"spec": {"containers": [{"name": "helper", "image": "i"},
         {"name": "main", "image": "i", "resources": {"limits": {"nvidia.com/gpu": 2}}}]}});

@@ -33,6 +33,7 @@ fn some_demand() -> impl Strategy<Value = String> {
             "queue=none",
             "after=99",
             "barred=a/x:1",
+            "avoid=a/x",
             "prio=3",
             "cpu=5000",
         ],

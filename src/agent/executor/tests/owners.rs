@@ -1,0 +1,137 @@
+//! The owner takes GPUs back in ways that kube-scheduler does not help with.
+
+use serde_json::{Value, json};
+
+use super::super::state::State;
+use super::super::world::World;
+use super::run_to_start;
+use crate::api::gpulease::LeasePhase;
+
+/// A member of `nodes` nodes of 8 GPUs, each full of guests: the gang `g` of two pods of 4 GPUs is the oldest,
+/// then `a` with two pods of 2 GPUs, then `b` with the same.
+fn full() -> (World, State) {
+    let mut world = World::new(2, &json!({"noticeSeconds": 30}));
+    let mut state = world.listed();
+    for (name, indexes, size, gpus) in [("g", "0", 2, 4), ("a", "0-1", 1, 2), ("b", "0-1", 1, 2)] {
+        world.propose(name, indexes, size, gpus);
+        world.settle(&mut state);
+        world.confirm(name);
+        run_to_start(&mut world, &mut state);
+        run_to_start(&mut world, &mut state);
+        world.pass(100);
+    }
+    world.writes.clear();
+    (world, state)
+}
+
+/// An owner's pod; `spec` and `status` are added to what makes it want `gpus` GPUs.
+fn wants(world: &mut World, name: &str, gpus: u32, spec: Value, status: Value) {
+    let resources = json!({"limits": {"nvidia.com/gpu": gpus.to_string()}});
+    let mut pod = json!({
+        "metadata": {"name": name, "uid": name, "namespace": "owner"},
+        "spec": {"containers": [{"name": "c", "resources": resources}]},
+        "status": {"phase": "Pending"}});
+    for (part, more) in [("spec", spec), ("status", status)] {
+        pod[part].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    }
+    world.put_owners_pod(pod);
+}
+
+fn unschedulable() -> Value {
+    json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]})
+}
+
+fn deleted(world: &World) -> Vec<&str> {
+    world.writes.iter().filter_map(|write| write.strip_prefix("delete ")).collect()
+}
+
+#[test]
+fn a_pod_that_may_not_preempt_gets_the_gpus_of_guests_that_lose_the_least() {
+    let (mut world, mut state) = full();
+    let never = json!({"preemptionPolicy": "Never"});
+    wants(&mut world, "mine", 2, never.clone(), json!({}));
+    world.settle(&mut state);
+    assert_eq!(deleted(&world), Vec::<&str>::new(), "its scheduler has not looked at it");
+    wants(&mut world, "mine", 2, never.clone(), unschedulable());
+    world.settle(&mut state);
+    assert_eq!(deleted(&world), ["b-0"], "the gang would lose more, `a` ran longer");
+    // While it goes, and while its room is there and is not used, nobody else goes.
+    let node = world.pods["b-0"].spec.clone().unwrap().node_name;
+    wants(&mut world, "mine", 2, never.clone(), unschedulable());
+    world.settle(&mut state);
+    world.kubelet();
+    world.settle(&mut state);
+    wants(&mut world, "mine", 2, never, unschedulable());
+    world.pass(60);
+    world.settle(&mut state);
+    assert!(deleted(&world).iter().all(|name| *name == "b-0"));
+    // Another pod of the owner's takes it.
+    wants(&mut world, "theirs", 2, json!({"nodeName": node}), json!({}));
+    world.settle(&mut state);
+    assert_eq!(deleted(&world).last(), Some(&"b-1"));
+    let ended = world.status("b").ended;
+    assert_eq!((ended[0].reason.as_str(), ended[0].indexes.as_str()), ("OwnerReclaimed", "0"));
+}
+
+#[test]
+fn guests_make_room_again_after_a_restart_and_a_write_that_failed() {
+    let (mut world, mut state) = full();
+    wants(&mut world, "mine", 2, json!({"schedulerName": "batch"}), json!({}));
+    // It dies before its first write of that turn.
+    world.die(&mut state, 0);
+    assert_eq!(deleted(&world), Vec::<&str>::new());
+    world.settle(&mut state);
+    assert_eq!(deleted(&world), ["b-0"]);
+}
+
+#[test]
+fn pods_that_the_scheduler_makes_room_for_are_left_to_it() {
+    let (mut world, mut state) = full();
+    let nominated = json!({"nominatedNodeName": "n0", "conditions": unschedulable()["conditions"]});
+    wants(&mut world, "mine", 4, json!({}), nominated);
+    wants(&mut world, "gated", 4, json!({"schedulingGates": [{"name": "g"}]}), unschedulable());
+    wants(&mut world, "huge", 9, json!({}), unschedulable());
+    world.settle(&mut state);
+    assert_eq!(deleted(&world), Vec::<&str>::new());
+}
+
+#[test]
+fn pods_that_another_scheduler_bound_beside_guests_drive_them_out() {
+    let (mut world, mut state) = full();
+    let node = world.pods["a-0"].spec.clone().unwrap().node_name.unwrap();
+    wants(&mut world, "mine", 3, json!({"schedulerName": "batch", "nodeName": node}), json!({}));
+    world.settle(&mut state);
+    assert_eq!(deleted(&world), ["b-0", "b-1"], "three GPUs, in guests of two each");
+}
+
+#[test]
+fn guests_leave_a_node_that_is_cordoned() {
+    let (mut world, mut state) = full();
+    let node = world.pods["g-0-0"].spec.clone().unwrap().node_name.unwrap();
+    let mut value = serde_json::to_value(&world.nodes[&node]).unwrap();
+    value["spec"] = json!({"unschedulable": true});
+    world.put_node(value);
+    world.settle(&mut state);
+    assert_eq!(deleted(&world), ["g-0-0", "g-0-1"]);
+    assert_eq!(world.status("g").phase, Some(LeasePhase::Releasing));
+}
+
+#[test]
+fn guests_fill_the_reserve_up_again() {
+    let (mut world, mut state) = full();
+    let pool = |reserve: u32| {
+        json!({"nodeSelector": {"matchLabels": {"lend": "a"}},
+            "offer": {"noticeSeconds": 30, "reserveGpus": reserve}})
+    };
+    let node = world.pods["b-0"].spec.clone().unwrap().node_name;
+    world.put_pool("a", pool(3));
+    world.settle(&mut state);
+    assert_eq!(deleted(&world), ["b-0", "b-1"], "the younger one loses less");
+    world.kubelet();
+    world.settle(&mut state);
+    world.writes.clear();
+    // The owner takes what was kept for him; the next three come from `a`.
+    wants(&mut world, "mine", 4, json!({"nodeName": node}), json!({}));
+    world.settle(&mut state);
+    assert_eq!(deleted(&world), ["a-0", "a-1"]);
+}
