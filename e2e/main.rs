@@ -9,6 +9,7 @@ mod budget;
 mod charts;
 mod dispatch;
 mod explain;
+mod failover;
 mod faults;
 mod front;
 mod guides;

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::Value;
 
-use super::gpujob::{FailureAction, PodFailureRule};
+use super::gpujob::{DuplicatePolicy, FailureAction, PodFailureRule};
 use super::gpulease::{EpochRef, GpuLease, LeasePhase};
 use super::{GpuJob, GpuPool, MemberCluster, quantity, template};
 use crate::engine::indexes::Indexes;
@@ -97,6 +97,16 @@ pub fn terms(job: &GpuJob) -> Terms {
         max_running_seconds: spec.max_running_seconds.and_then(|limit| u64::try_from(limit).ok()),
         checkpoint_uri: spec.checkpoint.as_ref().map(|checkpoint| checkpoint.uri.clone()),
         checkpoint_seconds: spec.checkpoint.as_ref().map(saving_seconds),
+        grace_seconds: u64::try_from(grace_seconds(job, &spec.template.value())).unwrap_or(0),
+        toleration_seconds: spec
+            .failover
+            .as_ref()
+            .and_then(|failover| failover.toleration_seconds)
+            .and_then(|seconds| u64::try_from(seconds).ok()),
+        never_twice: spec
+            .failover
+            .as_ref()
+            .is_some_and(|failover| failover.duplicate_policy == DuplicatePolicy::Never),
         max_evictions: spec.failover.as_ref().and_then(|one| one.max_evictions).map(unsigned),
         stopped: None,
         held: false,
@@ -232,6 +242,7 @@ pub fn lease(lease: &GpuLease) -> Lease {
         epoch: lease.spec.epoch.into(),
         stage,
         withdrawn,
+        started: matches!(status.phase, Some(LeasePhase::Running | LeasePhase::Releasing)),
         start: status.start_time.as_ref().map(millis),
         end: status.end_time.as_ref().map(millis),
         end_reason: word(&status.end_reason.unwrap_or_default(), withdrawn),

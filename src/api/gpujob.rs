@@ -9,7 +9,9 @@ use super::template::PodTemplate;
 mod checkpoint;
 mod status;
 
-pub use checkpoint::{CheckpointSpec, FailoverSpec, LastCheckpoint, ReplicaCheckpoint};
+pub use checkpoint::{
+    AfterLease, CheckpointSpec, DuplicatePolicy, FailoverSpec, LastCheckpoint, ReplicaCheckpoint,
+};
 pub use status::{
     Allocation, Attempt, Evictions, GpuJobStatus, Phase, RanSeconds, ReplicaCounts, Summary,
 };

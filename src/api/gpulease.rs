@@ -100,7 +100,7 @@ pub struct Withdrawal {
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && has(self.checkpoint) == has(oldSelf.checkpoint) && (!has(self.checkpoint) || self.checkpoint == oldSelf.checkpoint) && self.template == oldSelf.template").message(
+    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && has(self.checkpoint) == has(oldSelf.checkpoint) && (!has(self.checkpoint) || self.checkpoint == oldSelf.checkpoint) && has(self.stopAfterSeconds) == has(oldSelf.stopAfterSeconds) && (!has(self.stopAfterSeconds) || self.stopAfterSeconds == oldSelf.stopAfterSeconds) && self.template == oldSelf.template").message(
         "a lease cannot be changed, only withdrawn"
     ),
     validation = Rule::new("!has(oldSelf.withdrawn) || has(self.withdrawn)").message(
@@ -136,6 +136,9 @@ pub struct GpuLeaseSpec {
     /// Where its program saves, and what it goes on from; absent = it does not save.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<LeasedCheckpoint>,
+    /// Seconds without contact between member and hub after which its pods stop; absent = they go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_after_seconds: Option<i64>,
     /// SHA-256 of template and typed fields as JSON with sorted keys: `sha256:<hex>`.
     #[schemars(length(min = 1, max = 71))]
     pub digest: String,
@@ -305,7 +308,7 @@ pub struct GpuLeaseStatus {
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && self.grant == oldSelf.grant && self.leaseName == oldSelf.leaseName && self.leaseUid == oldSelf.leaseUid && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && has(self.checkpoint) == has(oldSelf.checkpoint) && (!has(self.checkpoint) || self.checkpoint == oldSelf.checkpoint) && (self.forgotten || self.template == oldSelf.template)").message(
+    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && self.grant == oldSelf.grant && self.leaseName == oldSelf.leaseName && self.leaseUid == oldSelf.leaseUid && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && has(self.checkpoint) == has(oldSelf.checkpoint) && (!has(self.checkpoint) || self.checkpoint == oldSelf.checkpoint) && has(self.stopAfterSeconds) == has(oldSelf.stopAfterSeconds) && (!has(self.stopAfterSeconds) || self.stopAfterSeconds == oldSelf.stopAfterSeconds) && (self.forgotten || self.template == oldSelf.template)").message(
         "a guest lease cannot be changed, only confirmed, withdrawn and forgotten"
     ),
     validation = Rule::new("!oldSelf.forgotten || self.forgotten").message(
@@ -353,6 +356,9 @@ pub struct GuestLeaseSpec {
     /// Where its program saves, and what it goes on from; absent = it does not save.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<LeasedCheckpoint>,
+    /// Seconds without contact between member and hub after which its pods stop; absent = they go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_after_seconds: Option<i64>,
     /// Digest of the contract, as on the hub.
     #[schemars(length(min = 1, max = 71))]
     pub digest: String,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::indexes::Indexes;
 use super::model::{Epoch, PoolId};
 
+pub mod failover;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,8 @@ pub use record::{
 pub const ANSWER_MILLIS: i64 = 10_000;
 /// Why such a lease is withdrawn.
 pub const NOT_ACCEPTED: &str = "NotAccepted";
+/// Why a lease is withdrawn whose replicas are run elsewhere.
+pub const SUPERSEDED: &str = "Superseded";
 /// Why a lease is withdrawn that makes room for a more important job.
 pub const PREEMPTED: &str = "Preempted";
 /// Ended attempts kept on record.
@@ -72,9 +75,9 @@ pub fn advance(
 ) -> Advance {
     let mut next = Advance { record: record.clone(), ..Advance::default() };
     for allocation in std::mem::take(&mut next.record.allocations) {
-        let lost = standing(&allocation.pool.member) == Standing::Lost;
+        let standing = standing(&allocation.pool.member);
         let lease = leases.get(&allocation.epoch);
-        fold(terms, &mut next, allocation, Sighting { lease, lost, now });
+        fold(terms, &mut next, allocation, Sighting { lease, standing, now });
     }
     let reachable = |held: &Allocation| standing(&held.pool.member) == Standing::Live;
     let holds = next.record.allocations.iter().any(reachable);
@@ -92,8 +95,8 @@ pub fn advance(
 pub enum Standing {
     /// It answers.
     Live,
-    /// It does not answer now.
-    Silent,
+    /// It does not answer now: for so many seconds, as far as that counts.
+    Silent(u64),
     /// It is gone for ever.
     Lost,
 }
@@ -116,15 +119,17 @@ fn wake(wake_at: &mut Option<i64>, at: i64) {
 /// What is seen of an allocation.
 struct Sighting<'a> {
     lease: Option<&'a Lease>,
-    lost: bool,
+    standing: Standing,
     now: i64,
 }
 
 /// Takes into the record what became of one allocation; keeps it while it is live.
 fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sighting) {
-    let Sighting { lease, lost, now } = seen;
+    let Sighting { lease, standing, now } = seen;
+    let over = overdue(terms, next, &allocation, &seen);
+    let lost = standing == Standing::Lost;
     let Some(lease) = lease else {
-        if lost {
+        if lost || over {
             end(terms, &mut next.record, &allocation, &Lease::default(), ("ClusterLost", now));
             return;
         }
@@ -143,6 +148,13 @@ fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sig
     if lost {
         return end(terms, &mut next.record, &allocation, lease, ("ClusterLost", now));
     }
+    if over && lease.withdrawn && lease.stage == Stage::Held {
+        return end(terms, &mut next.record, &allocation, lease, ("ClusterLost", now));
+    }
+    if over && lease.stage == Stage::Held {
+        // First its member is told, should it come back; then it is run elsewhere.
+        next.steps.push(Step::Withdraw(allocation.epoch, SUPERSEDED));
+    }
     if lease.stage == Stage::Released {
         let all = allocation.live().is_empty();
         let reason = match lease.end_reason.as_str() {
@@ -160,6 +172,17 @@ fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sig
         );
     }
     next.record.allocations.push(allocation);
+}
+
+/// Whether a silent member has been silent for longer than the job bears.
+fn overdue(terms: &Terms, next: &mut Advance, allocation: &Allocation, seen: &Sighting) -> bool {
+    let Standing::Silent(seconds) = seen.standing else { return false };
+    let Some(bound) = failover::bound(terms, allocation, seen.lease) else { return false };
+    if seconds < bound {
+        let left = i64::try_from(bound - seconds).unwrap_or(i64::MAX).saturating_mul(1000);
+        wake(&mut next.wake_at, seen.now.saturating_add(left));
+    }
+    seconds >= bound
 }
 
 fn earliest(left: Option<i64>, right: Option<i64>) -> Option<i64> {
@@ -401,7 +424,7 @@ fn tidy(terms: &Terms, next: &mut Advance, leases: &BTreeMap<Epoch, Lease>, now:
                 Stage::Refused if oldest.is_some_and(|oldest| lease.epoch >= oldest) => {}
                 Stage::Released | Stage::Refused => next.steps.push(Step::Remove(lease.epoch)),
                 _ if !lease.withdrawn => {
-                    next.steps.push(Step::Withdraw(lease.epoch, "Superseded"));
+                    next.steps.push(Step::Withdraw(lease.epoch, SUPERSEDED));
                 }
                 _ => {}
             }

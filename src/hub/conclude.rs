@@ -7,14 +7,16 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::facts::Notes;
 use super::jobs::{self, Sight, Wait};
-use super::rounds::{Identity, Now, Pass, held, promise, stored};
+use super::rounds::{Identity, Now, Pass, held, promise, seen_leases, stored};
 use super::state::{State, namespace_of};
 use super::work::{JobWork, LeaseWork, Work};
 use super::{bars, leases, queues};
 use crate::api::convert;
+use crate::api::gpujob::AfterLease;
 use crate::api::gpulease::GpuLeaseStatus;
 use crate::api::reasons;
 use crate::engine::explain::{self, WaitReason};
+use crate::engine::lifecycle::failover::bound;
 use crate::engine::lifecycle::{Allocation, Step, Terms};
 use crate::engine::model::{Epoch, Placement, Refusal, Waiting};
 
@@ -97,6 +99,8 @@ fn allocate(
     let longest = pool.map_or(1, |pool| pool.spec.offer.max_attempt_seconds);
     let longest = u64::try_from(longest).unwrap_or(1);
     let ran = placement.indexes.iter().filter_map(|index| record.ran.get(&index)).max();
+    let failover = pass.job.spec.failover.as_ref();
+    let stops = failover.is_some_and(|failover| failover.after_lease == AfterLease::Stop);
     let saves = terms.checkpoint_uri.is_some();
     let earlier = if saves { record.earlier(&placement.indexes) } else { Vec::new() };
     let left = terms.max_running_seconds.map(|limit| limit - limit.min(*ran.unwrap_or(&0)));
@@ -108,6 +112,7 @@ fn allocate(
         model: placement.model,
         generation: pass.job.metadata.generation.unwrap_or(0),
         deadline_seconds: left.map_or(longest, |left| left.min(longest)).max(1),
+        stop_after: stops.then_some(identity.lease_seconds),
         earlier,
         at: now.wall.as_millisecond(),
     }
@@ -189,7 +194,13 @@ pub(super) fn status(
     let members = pass.advance.record.allocations.iter().map(|held| held.pool.member.clone());
     let silent: BTreeSet<String> =
         members.filter(|member| state.is_silent(member, now.instant)).collect();
+    let (terms, seen) = (convert::terms(&pass.job), seen_leases(state, &pass.id));
+    let held = pass.advance.record.allocations.iter();
+    let bounds = held.filter_map(|held| bound(&terms, held, seen.get(&held.epoch)));
+    let suspects = if silent.is_empty() { None } else { state.suspects_itself(now.instant) };
     jobs::status(&Sight {
+        bound: bounds.min(),
+        suspects,
         job: &pass.job,
         record: &pass.advance.record,
         incarnation: identity.incarnation,

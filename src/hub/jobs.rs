@@ -42,6 +42,10 @@ pub(super) struct Sight<'a> {
     pub(super) queue: &'a str,
     /// Why some of it waits.
     pub(super) wait: Option<Wait>,
+    /// Seconds of a member's silence after which what it holds is run elsewhere.
+    pub(super) bound: Option<u64>,
+    /// How many members are silent, and of how many, if this hub rather suspects itself.
+    pub(super) suspects: Option<(usize, usize)>,
     /// Members of it that are silent.
     pub(super) silent: &'a BTreeSet<String>,
     /// Now.
@@ -60,6 +64,8 @@ pub(super) fn status(sight: &Sight<'_>) -> GpuJobStatus {
         succeeded: status.replicas.succeeded,
         ..live_counts(sight)
     };
+    status.failover_bound_seconds =
+        sight.bound.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX));
     let clusters: BTreeSet<_> =
         status.allocations.iter().map(|allocation| allocation.cluster.clone()).collect();
     status.clusters = clusters.into_iter().collect();

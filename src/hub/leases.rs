@@ -51,6 +51,7 @@ pub(super) fn build(
         active_deadline_seconds: signed(allocation.deadline_seconds),
         residency: job.spec.data.as_ref().map(|data| data.residency.clone()),
         checkpoint: checkpoint(job, allocation, checkpoints),
+        stop_after_seconds: allocation.stop_after.map(signed),
         digest: String::new(),
         template: job.spec.template.clone(),
         withdrawn: None,

@@ -40,6 +40,7 @@ mod queues;
 mod revoke;
 mod rounds;
 mod shares;
+mod silence;
 pub mod snapshot;
 mod state;
 mod tally;
@@ -65,6 +66,11 @@ const GATHERED: Duration = Duration::from_secs(2);
 const REMOVED_AT_ONCE: usize = 50;
 /// The status of a queue is written at most this often.
 const QUEUES_EVERY: Duration = Duration::from_secs(10);
+/// Key of the hub's `ConfigMap` with the length of a lease.
+const LEASE_SECONDS: &str = "leaseSeconds";
+/// Lengths that a lease may have: members renew every ten seconds, and tell their own cluster so no more
+/// than once a minute for long ones.
+const LEASES: std::ops::RangeInclusive<u64> = 60..=86_400;
 /// Name of the leader's Lease.
 const ELECTION: &str = "idlewild-hub";
 
@@ -154,7 +160,13 @@ async fn identity(client: &Client, settings: &Settings) -> Result<Identity, Erro
     let id = data.get("id").filter(|id| !id.is_empty()).ok_or_else(|| wrong("id is missing"))?;
     let text = data.get("incarnation").map_or("1", String::as_str);
     let number: u32 = text.parse().map_err(|_| wrong("incarnation must be a whole number"))?;
-    let identity = Identity { id: id.clone(), incarnation: number };
+    let text = data.get(LEASE_SECONDS).map_or("900", String::as_str);
+    let lease_seconds = text.parse().ok().filter(|seconds| LEASES.contains(seconds));
+    let lease_seconds = lease_seconds.ok_or_else(|| {
+        let (least, most) = (LEASES.start(), LEASES.end());
+        wrong(&format!("{LEASE_SECONDS} must be {least} to {most} seconds, not {text:?}"))
+    })?;
+    let identity = Identity { id: id.clone(), incarnation: number, lease_seconds };
     if !settings.restored {
         return Ok(identity);
     }

@@ -36,6 +36,9 @@ pub(super) struct Identity {
     pub(super) id: String,
     /// Its incarnation.
     pub(super) incarnation: u32,
+    /// Length of a lease, in seconds: for so long a member may be without contact before guests stop
+    /// whose job wants that.
+    pub(super) lease_seconds: u64,
 }
 
 /// Now, by both clocks.
@@ -234,7 +237,7 @@ fn retire(state: &mut State, id: &JobId) -> Vec<Work> {
     work
 }
 
-fn seen_leases(state: &State, id: &JobId) -> BTreeMap<Epoch, lifecycle::Lease> {
+pub(super) fn seen_leases(state: &State, id: &JobId) -> BTreeMap<Epoch, lifecycle::Lease> {
     let keys = state.leases_of.get(id).into_iter().flatten();
     let seen =
         keys.filter_map(|(epoch, key)| Some((*epoch, convert::lease(state.leases.get(key)?))));
@@ -306,7 +309,7 @@ fn standing(state: &mut State, member: &str, now: Now, work: &mut Vec<Work>) -> 
     match state.members.get(&(String::new(), member.to_owned())) {
         Some(cluster) => match (silent, cluster.metadata.deletion_timestamp.is_some()) {
             (true, true) => Standing::Lost,
-            (true, false) => Standing::Silent,
+            (true, false) => Standing::Silent(state.silent_seconds(member, now.instant)),
             (false, _) => Standing::Live,
         },
         None if state.missing.get(member) == Some(&true) => Standing::Lost,
@@ -314,7 +317,7 @@ fn standing(state: &mut State, member: &str, now: Now, work: &mut Vec<Work>) -> 
             if state.missing.insert(member.to_owned(), false).is_none() {
                 work.push(Work::LookUpMember(member.to_owned()));
             }
-            Standing::Silent
+            Standing::Silent(0)
         }
     }
 }

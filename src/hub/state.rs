@@ -30,8 +30,6 @@ use super::observed::Unobserved;
 use super::shares::Past;
 use super::tally::{Before, Tally};
 
-/// Members send heartbeats every ten seconds, so that two in a row of all of them were not heard.
-const DEAF_AFTER: Duration = Duration::from_secs(20);
 /// Jobs that wait for members to answer others are looked at after so many answers: half of what one
 /// may owe, so that it always has something to do, and a burst is not looked at for each answer.
 const ANSWERS: u32 = placement::UNANSWERED / 2;
@@ -427,32 +425,6 @@ impl State {
             if was_silent || request.is_some_and(|request| !is_enrolled(request)) {
                 self.dirty_members.insert(name);
             }
-        }
-    }
-
-    /// If nobody at all was heard for a while, it was this process that heard nobody, as when its
-    /// API server is away: no member's silence.
-    pub(super) fn leave_out_deafness(&mut self, now: Instant) {
-        let gap = self.heard.map(|heard| now.saturating_duration_since(heard));
-        if let Some(gap) = gap.filter(|gap| *gap > DEAF_AFTER) {
-            self.silence.values_mut().for_each(|silence| silence.leave_out(gap, now));
-            self.unobserved.begin_anew(now);
-        }
-    }
-
-    /// Whether `member` sends no heartbeats, or sends them and takes no notice of its leases.
-    #[must_use]
-    pub(super) fn is_silent(&self, member: &str, now: Instant) -> bool {
-        let beats = self.silence.get(member).is_some_and(|silence| !silence.is_silent(now));
-        !beats || self.unobserved.is_deaf(&namespace_of(member), now)
-    }
-
-    /// Carries on the silence that a former leader counted, now that members are known.
-    pub(super) fn recall_silence(&mut self) {
-        for (name, silence) in &mut self.silence {
-            let member = self.members.get(&(String::new(), name.clone()));
-            let status = member.and_then(|member| member.status.as_ref());
-            silence.recall(status.and_then(|status| status.silent_seconds));
         }
     }
 

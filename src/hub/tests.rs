@@ -6,6 +6,7 @@ mod crashing;
 mod draining;
 mod ending;
 mod explaining;
+mod failing;
 mod leaders;
 mod leaving;
 mod member;

@@ -164,8 +164,18 @@ fn reachable<'a>(sight: &'a Sight<'_>, status: &GpuJobStatus) -> Option<Claim<'a
     let since = known
         .filter(|known| known.status == "False")
         .map_or(sight.now, |known| known.last_transition_time.0);
+    let next = match (sight.suspects, status.failover_bound_seconds) {
+        (Some((silent, all)), _) => format!(
+            "{silent} of {all} members fell silent at once, so the hub suspects itself: nothing is run \
+             elsewhere until they answer or its operator removes them"
+        ),
+        (None, Some(seconds)) => {
+            format!("what runs there goes on, and is run elsewhere after {seconds} s of silence")
+        }
+        (None, None) => "what runs there goes on".into(),
+    };
     let message = format!(
-        "no heartbeat from {} for more than {limit} s at {}; what runs there goes on",
+        "no heartbeat from {} for more than {limit} s at {}; {next}",
         names.join(", "),
         since.strftime("%Y-%m-%dT%H:%M:%SZ")
     );

@@ -10,7 +10,7 @@ use super::step::{self, Run, Step, Why};
 use super::workload::{self, Plan};
 use super::writes::{Delete, Write};
 use super::{outcome, runs};
-use crate::api::{GpuPool, GuestLease};
+use crate::api::{GpuPool, GuestLease, HubGrant};
 
 impl State {
     pub(super) fn advance(
@@ -24,6 +24,7 @@ impl State {
             self.plan_rest(uid, lease, now);
         }
         let pool = self.pools.values().find(|pool| pool.name_any() == lease.spec.pool).cloned();
+        let contact = self.contact(lease);
         let known = self.known.entry(uid.into()).or_default();
         known.memory.reserved.get_or_insert(now);
         let decision = runs::decide(
@@ -33,6 +34,7 @@ impl State {
                 pods: &known.pods,
                 memory: &known.memory,
                 verdict: known.verdict.as_ref(),
+                contact,
             },
             now,
         );
@@ -52,6 +54,15 @@ impl State {
                 writes.push(write);
             }
         }
+    }
+
+    /// When the hub of a lease was last known to answer, by its grant.
+    fn contact(&self, lease: &GuestLease) -> Option<Timestamp> {
+        let of = |grant: &&HubGrant| {
+            grant.name_any() == lease.spec.grant && grant.spec.hub_id == lease.spec.hub_id
+        };
+        let status = self.grants.values().find(of)?.status.as_ref()?;
+        status.last_contact.as_ref().map(|contact| contact.0)
     }
 
     fn carry_out(

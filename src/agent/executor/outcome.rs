@@ -30,11 +30,14 @@ pub const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
 pub const IMAGE_NEEDS_ROOT: &str = "ImageNeedsRoot";
 /// It never ran in time.
 pub const PODS_READY_TIMEOUT: &str = "PodsReadyTimeout";
+/// Its hub was out of reach for the length of its lease, and it may not go on without.
+pub const LEASE_EXPIRED: &str = "LeaseExpired";
 /// It vanished unseen.
 pub const UNKNOWN: &str = "Unknown";
 
 /// Causes that a member makes up itself.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
+    LEASE_EXPIRED,
     DEADLINE_EXCEEDED,
     OWNER_RECLAIMED,
     NODE_FAILURE,

@@ -149,6 +149,13 @@ fn stop(run: &Run<'_>, terms: &Terms, now: Timestamp, decision: &mut Decision) -
     if let Some(verdict) = run.verdict.filter(|verdict| verdict.only.is_none()) {
         return stop(verdict.reason);
     }
+    // The hub may run it elsewhere from then on, and must be right that it does not run here.
+    let since = run.contact.or(run.memory.reserved);
+    if let (Some(seconds), Some(since)) = (spec.stop_after_seconds, since)
+        && decision.due(since, SignedDuration::from_secs(seconds), now)
+    {
+        return stop(outcome::LEASE_EXPIRED);
+    }
     for (_, guest) in run.pods.values().filter(|(_, guest)| !guest.is_terminal()) {
         match &guest.trouble {
             Some(Trouble::NeedsRoot(_)) => return stop(outcome::IMAGE_NEEDS_ROOT),

@@ -67,6 +67,8 @@ pub struct Run<'a> {
     pub memory: &'a Memory,
     /// What the owner's policy says of it.
     pub verdict: Option<&'a Verdict>,
+    /// When its hub was last known to answer, by our clock.
+    pub contact: Option<Timestamp>,
 }
 
 /// Why a pod is deleted.

@@ -104,6 +104,17 @@ impl World {
         self.grants.insert(name.into(), grant);
     }
 
+    /// The hub of a grant answers now.
+    pub(super) fn contact(&mut self, name: &str) {
+        let mut grant = self.grants[name].clone();
+        let version = self.next();
+        grant.metadata.resource_version = Some(version);
+        grant.status.get_or_insert_default().last_contact =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.now));
+        self.news.push(Event::Grant(Seen::Object(noted(grant.clone()))));
+        self.grants.insert(name.into(), grant);
+    }
+
     pub(super) fn drop_grant(&mut self, name: &str) {
         let grant = self.grants.remove(name).unwrap();
         self.news.push(Event::Grant(Seen::Gone(noted(grant))));

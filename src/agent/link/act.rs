@@ -258,6 +258,7 @@ fn guest_of(grant: &str, lease: &GpuLease, name: String) -> GuestLease {
             active_deadline_seconds: spec.active_deadline_seconds,
             residency: spec.residency,
             checkpoint: spec.checkpoint,
+            stop_after_seconds: spec.stop_after_seconds,
             digest: spec.digest,
             template: spec.template,
             confirmed: false,

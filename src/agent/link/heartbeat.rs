@@ -36,11 +36,13 @@ pub(super) async fn run(link: &Link, hub: &Client) -> Infallible {
     let (mut failures, mut sole) = (0, Sole::default());
     loop {
         ticks.tick().await;
+        // A deadline that counts from here is over before one that counts from the hub's answer.
+        let before = Timestamp::now();
         match beat(link, hub, &mut sole).await {
             Ok(true) => {
                 failures = 0;
                 let message = format!("works for {}{}", link.grant.spec.hub_id, lives(link));
-                link.show(&Standing::new(CONNECTED, message)).await;
+                link.show(&Standing::new(CONNECTED, message).asked_at(before)).await;
                 link.record.tell(sole.claim(&link.grant.spec.member)).await;
             }
             Ok(false) => failures += 1,

@@ -17,8 +17,10 @@ use crate::cluster::{Error, Outcome, apply, chain, within};
 /// Type of the condition that says whether the hub answers and accepts us.
 pub(super) const CONNECTED: &str = "Connected";
 
-/// The last contact is written at most this often: each write wakes whoever watches the grant.
-const CONTACT_EVERY: SignedDuration = SignedDuration::from_mins(1);
+/// The last contact is written at most this often: each write wakes whoever watches the grant. The
+/// executor counts from it when guests stop that may not go on without their hub: a
+/// fraction of the shortest lease, so that a heartbeat that is lost ends nothing.
+const CONTACT_EVERY: SignedDuration = SignedDuration::from_secs(15);
 
 /// What the link tells about a hub: a word and a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,11 +29,18 @@ pub(super) struct Standing {
     pub(super) reason: &'static str,
     /// One sentence with the remedy.
     pub(super) message: String,
+    /// When the hub was asked for what it answered; absent = just now.
+    at: Option<Timestamp>,
 }
 
 impl Standing {
     pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason, message: message.into(), at: None }
+    }
+
+    /// The same of a hub that was asked at `at`.
+    pub(super) fn asked_at(self, at: Timestamp) -> Self {
+        Self { at: Some(at), ..self }
     }
 }
 
@@ -111,8 +120,9 @@ impl Record {
         let written = self
             .change(|status| {
                 let now = Timestamp::now();
-                if connected && is_older(status.last_contact.as_ref(), now) {
-                    status.last_contact = Some(Time(now));
+                let asked = standing.at.unwrap_or(now);
+                if connected && is_older(status.last_contact.as_ref(), asked) {
+                    status.last_contact = Some(Time(asked));
                 }
                 let before = conditions::find(&status.conditions, CONNECTED);
                 if standing.reason == "Unreachable"

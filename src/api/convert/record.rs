@@ -70,6 +70,7 @@ fn read_allocation(allocation: &Allocation) -> lifecycle::Allocation {
         model: allocation.model.clone(),
         generation: allocation.generation,
         deadline_seconds: u64::try_from(allocation.active_deadline_seconds).unwrap_or(0),
+        stop_after: allocation.stop_after_seconds.and_then(|seconds| u64::try_from(seconds).ok()),
         earlier: allocation.earlier.iter().copied().map(Into::into).collect(),
         at: millis(&allocation.time),
     }
@@ -149,6 +150,9 @@ fn write_allocation(allocation: &lifecycle::Allocation) -> Allocation {
         model: allocation.model.clone(),
         generation: allocation.generation,
         active_deadline_seconds: i64::try_from(allocation.deadline_seconds).unwrap_or(i64::MAX),
+        stop_after_seconds: allocation
+            .stop_after
+            .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
         earlier: allocation.earlier.iter().copied().map(Into::into).collect(),
         time: time(allocation.at),
     }
@@ -203,6 +207,7 @@ mod tests {
                 model: "A100".into(),
                 generation: 4,
                 deadline_seconds: 86_400,
+                stop_after: Some(900),
                 earlier: vec![Epoch { incarnation: 1, attempt: 5 }],
                 at: 1_000_000,
             }],

@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::api::SILENT_AFTER_SECONDS;
+
 /// How the program saves its work, so that an eviction costs little of it. The guide for users says
 /// what the program does for it.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
@@ -32,10 +34,53 @@ const fn ten_minutes() -> i64 {
     600
 }
 
-/// What happens when a job is interrupted.
+/// Longest that a member may be silent before its work is run elsewhere, in seconds: a year.
+const LONGEST: i64 = 31_536_000;
+
+/// What guests do once their member has not reached the hub for the length of a lease.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, schemars::JsonSchema,
+)]
+pub enum AfterLease {
+    /// They go on, on GPUs that stand idle.
+    #[default]
+    ContinueFenced,
+    /// They get notice.
+    Stop,
+}
+
+/// Whether a replica may run in two places at once.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, schemars::JsonSchema,
+)]
+pub enum DuplicatePolicy {
+    /// It may for a while, where a member is cut off; only the newer one counts.
+    #[default]
+    Allow,
+    /// Never: it is run elsewhere only once its pods have surely ended.
+    Never,
+}
+
+/// What happens when a job is interrupted, or its member falls silent.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FailoverSpec {
+    /// Seconds for which the member may be silent before the replica is run elsewhere, 40 to 31536000
+    /// (a year); default: never, as long as its pods could still run. With `Stop` no less than it takes
+    /// until they surely stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new(format!("self >= {SILENT_AFTER_SECONDS} && self <= {LONGEST}")).message(
+        "failover.tolerationSeconds must be 40 to 31536000 (a year): a member is silent after 40 s; leave it out to wait as long as its pods could run"))]
+    pub toleration_seconds: Option<i64>,
+    /// What its pods do when the member has not reached the hub for the length of a lease (the
+    /// operator's `leaseSeconds`, default 900): `ContinueFenced` (the default) or `Stop`. Counts for
+    /// attempts that begin from now on.
+    #[serde(default)]
+    pub after_lease: AfterLease,
+    /// Whether an old copy may still run when it is run elsewhere: `Allow` (the default) or `Never`, which
+    /// waits until its pods' time is over, or the operator says that the member is gone.
+    #[serde(default)]
+    pub duplicate_policy: DuplicatePolicy,
     /// Evictions, over all replicas, after which the job fails; default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self >= 0 && self <= 1000000").message(

@@ -45,6 +45,10 @@ pub struct GpuJobStatus {
     /// Attempts that ended before their end, by cause; never counted against backoffLimit.
     #[serde(default)]
     pub evictions: Evictions,
+    /// Seconds of silence of a member after which what it holds is run elsewhere, the least of all that
+    /// it holds; absent if it is nowhere, or stays where it is whatever happens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover_bound_seconds: Option<i64>,
     /// Not placed before this time: back-off after repeated evictions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requeue_at: Option<Time>,
@@ -140,6 +144,9 @@ pub struct Allocation {
     pub generation: i64,
     /// Seconds its pods may run.
     pub active_deadline_seconds: i64,
+    /// Seconds without contact to the hub after which its pods stop; absent = they go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_after_seconds: Option<i64>,
     /// Attempts before it, newest first, at most 10, if the job saves its work.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<EpochRef>,

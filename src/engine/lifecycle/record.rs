@@ -29,6 +29,12 @@ pub struct Terms {
     pub checkpoint_uri: Option<String>,
     /// Seconds between two saves of its work, if it saves any.
     pub checkpoint_seconds: Option<u64>,
+    /// Seconds between notice and kill of its pods.
+    pub grace_seconds: u64,
+    /// Seconds of its member's silence after which it is run elsewhere; `None` = never.
+    pub toleration_seconds: Option<u64>,
+    /// Whether it must never run in two places at once.
+    pub never_twice: bool,
     /// Evictions that it bears.
     pub max_evictions: Option<u32>,
     /// Why nothing of it may run now, if so: the reason of the withdrawals.
@@ -83,6 +89,8 @@ pub struct Allocation {
     pub generation: i64,
     /// Seconds that its pods may run.
     pub deadline_seconds: u64,
+    /// Seconds without contact to the hub after which its pods stop; `None` = they go on.
+    pub stop_after: Option<u64>,
     /// Attempts before it, newest first, if the job saves its work.
     pub earlier: Vec<Epoch>,
     /// When it was made, in milliseconds since 1970.
@@ -275,6 +283,8 @@ pub struct Lease {
     pub stage: Stage,
     /// Whether the hub has withdrawn it.
     pub withdrawn: bool,
+    /// Whether all its pods had started when its member was heard last: it makes no new ones.
+    pub started: bool,
     /// When its first pod ran, in milliseconds since 1970.
     pub start: Option<i64>,
     /// When its last pod ended.

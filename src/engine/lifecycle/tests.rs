@@ -181,7 +181,7 @@ fn a_doomed_job_does_not_wait_for_a_silent_member() {
     let leases = [held(0, Stage::Held)].into_iter().collect();
     let live = advance(&terms(1), &doomed, &leases, |_| Standing::Live, NOW);
     assert_eq!(live.record.finished_at, None);
-    let silent = advance(&terms(1), &doomed, &leases, |_| Standing::Silent, NOW);
+    let silent = advance(&terms(1), &doomed, &leases, |_| Standing::Silent(0), NOW);
     assert_eq!(silent.record.finished_at, Some(NOW));
     assert_eq!(silent.record.allocations.len(), 1, "it ends when the member returns");
     assert_eq!(silent.steps, [Step::Withdraw(epoch(0), "JobFinished")]);
@@ -234,6 +234,43 @@ fn a_lost_member_loses_its_work() {
     assert_eq!(next.record.evictions.cluster_lost, 1);
     assert_eq!(next.wanted.to_string(), "0");
     assert_eq!(next.steps, [Step::Withdraw(epoch(0), "Superseded")]);
+}
+
+#[test]
+fn a_silent_members_work_is_run_elsewhere_only_after_it_was_superseded() {
+    let terms = Terms { toleration_seconds: Some(60), ..terms(1) };
+    let silent = |record: &Record, lease: (Epoch, Lease), seconds| {
+        let leases = [lease].into();
+        advance(&terms, record, &leases, |_| Standing::Silent(seconds), NOW)
+    };
+    let runs = || held(0, Stage::Held);
+    let before = silent(&record(&["0"]), runs(), 59);
+    assert_eq!((before.steps, before.wake_at), (vec![], Some(NOW + 1_000)));
+    assert_eq!(before.record, record(&["0"]));
+    let told = silent(&record(&["0"]), runs(), 60);
+    assert_eq!(told.steps, [Step::Withdraw(epoch(0), SUPERSEDED)]);
+    assert!(told.wanted.is_empty() && told.record == record(&["0"]), "it is told first");
+    let withdrawn = || (epoch(0), Lease { withdrawn: true, ..runs().1 });
+    let moved = silent(&record(&["0"]), withdrawn(), 61);
+    assert_eq!(moved.wanted.to_string(), "0");
+    assert_eq!((moved.record.evictions.cluster_lost, moved.record.failures), (1, 0));
+    assert_eq!(moved.steps, [], "its lease stays until its member has read it");
+    // Whatever the old copy reports now counts for nothing.
+    let mut late = released(0, "Completed", vec![ended(SUCCEEDED, 0, "0")]);
+    late.1.withdrawn = true;
+    let after = check(&terms, &moved.record, vec![late], NOW);
+    assert_eq!((after.record.completed.len(), after.steps), (0, vec![Step::Remove(epoch(0))]));
+    // A member that is heard in between ends the lease itself.
+    let back = check(&terms, &record(&["0"]), vec![withdrawn()], NOW);
+    assert_eq!((back.record, back.wanted.len()), (record(&["0"]), 0));
+}
+
+#[test]
+fn a_lease_that_nobody_sees_is_not_waited_for_longer_than_the_job_bears() {
+    let terms = Terms { toleration_seconds: Some(60), ..terms(1) };
+    let none = BTreeMap::new();
+    let next = advance(&terms, &record(&["0"]), &none, |_| Standing::Silent(60), NOW);
+    assert_eq!((next.wanted.to_string(), next.steps), ("0".into(), vec![]));
 }
 
 #[test]

@@ -95,7 +95,7 @@ impl View {
         let waiting = outlook.as_ref().and_then(|outlook| outlook.waiting.as_ref());
         let wait = conclude::wait(&self.state, &pass, waiting, now);
         let said = wait.as_ref().map(|wait| wait.message.clone());
-        let nobody = Identity { id: String::new(), incarnation: 0 };
+        let nobody = Identity { id: String::new(), incarnation: 0, lease_seconds: 0 };
         let status = conclude::status(&self.state, &pass, &nobody, wait, now);
         let queue = pass.queue.as_ref().unwrap_or_else(|name| name);
         Some(explanation(&Seen {

@@ -79,7 +79,7 @@ impl Hub {
         server.store().news.push(Vec::new());
         let (answers, events) = mpsc::channel(4096);
         let hand = Hand { client: server.client(number), answers };
-        let identity = Identity { id: "hub".into(), incarnation: 1 };
+        let identity = Identity { id: "hub".into(), incarnation: 1, lease_seconds: 900 };
         let process = crate::metrics::Process::new("hub");
         let metrics = crate::metrics::Hub::new(&process.registry);
         let registry = process.registry;

@@ -42,6 +42,7 @@ fn steps(lease: &GuestLease, pods: Vec<(Key, (String, Guest))>, seconds: i64) ->
         pods: &pods.into_iter().collect(),
         memory: &Memory::default(),
         verdict: None,
+        contact: None,
     };
     decide(&run, at(seconds)).steps
 }
@@ -120,7 +121,8 @@ fn writes_in_flight_are_not_decided_again() {
     let busy = |tasks: &[Task]| {
         let memory = Memory { busy: tasks.iter().copied().collect(), ..Memory::default() };
         let verdict = Some(&verdict);
-        let run = Run { lease: &lease, pool: None, pods: &pods, memory: &memory, verdict };
+        let run =
+            Run { lease: &lease, pool: None, pods: &pods, memory: &memory, verdict, contact: None };
         decide(&run, at(0)).steps.len()
     };
     let key = Key { index: 0, rank: 0 };
@@ -148,7 +150,8 @@ fn what_a_status_says_can_be_stored_whatever_pods_and_hubs_say() {
     let gone = BTreeMap::new();
     let ended = [pod(0, json!({"phase": "Failed", "conditions": conditions}))].into();
     for pods in [&gone, &ended] {
-        let run = Run { lease: &lease, pool: None, pods, memory: &memory, verdict: None };
+        let run =
+            Run { lease: &lease, pool: None, pods, memory: &memory, verdict: None, contact: None };
         let steps = decide(&run, at(0)).steps;
         let [Step::Report(status)] = steps.as_slice() else { panic!("{steps:?}") };
         let group = &status.ended[0];

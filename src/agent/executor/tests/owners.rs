@@ -105,6 +105,43 @@ fn pods_that_another_scheduler_bound_beside_guests_drive_them_out() {
 }
 
 #[test]
+fn guests_stop_without_their_hub_only_if_their_job_wants_that() {
+    let mut world = World::new(1, &json!({}));
+    let mut state = world.listed();
+    world.propose("stops", "0", 1, 1);
+    world.edit("stops", |lease| lease.spec.stop_after_seconds = Some(900));
+    world.propose("stays", "0", 1, 1);
+    world.settle(&mut state);
+    world.confirm("stops");
+    world.confirm("stays");
+    run_to_start(&mut world, &mut state);
+    world.pass(600);
+    world.contact("g");
+    world.settle(&mut state);
+    world.pass(899);
+    world.settle(&mut state);
+    assert_eq!(world.status("stops").phase, Some(LeasePhase::Running));
+    // A restart knows as much as the grant says.
+    drop(state);
+    let mut state = world.listed();
+    world.settle(&mut state);
+    assert_eq!(world.status("stops").phase, Some(LeasePhase::Running));
+    world.pass(1);
+    world.settle(&mut state);
+    assert_eq!(world.status("stops").phase, Some(LeasePhase::Releasing));
+    // The hub comes back too late for it.
+    world.contact("g");
+    world.kubelet();
+    world.settle(&mut state);
+    let ended = world.status("stops");
+    assert_eq!(
+        (ended.phase, ended.end_reason.as_deref()),
+        (Some(LeasePhase::Released), Some("LeaseExpired"))
+    );
+    assert_eq!(world.status("stays").phase, Some(LeasePhase::Running));
+}
+
+#[test]
 fn guests_leave_a_node_that_is_cordoned() {
     let (mut world, mut state) = full();
     let node = world.pods["g-0-0"].spec.clone().unwrap().node_name.unwrap();
