@@ -166,8 +166,10 @@ async fn given_up(federation: &Federation, api: &Api<GpuJob>, name: &str) {
     job_in(api, "fragile", &[Phase::Running], SOON).await;
     let pools: Api<GpuPool> =
         Api::namespaced(federation.members[name].cluster.admin.clone(), SYSTEM_NAMESPACE);
-    let pause = Patch::Merge(json!({"spec": {"offer": {"paused": true}}}));
-    pools.patch("a100", &PatchParams::default(), &pause).await.unwrap();
+    // The owner lends at no time any more.
+    let never = Patch::Merge(json!({"spec": {"offer": {"schedule": []}}}));
+    pools.patch("a100", &PatchParams::default(), &never).await.unwrap();
+    told(federation, name, "Ready", ("False", "WindowClosed")).await;
     let failed = job_in(api, "fragile", &[Phase::Failed], SOON).await;
     let (status, reason, message) = condition(&failed, "Failed").unwrap();
     assert_eq!((status.as_str(), reason.as_str()), ("True", "RequeuingLimitExceeded"));

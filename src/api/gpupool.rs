@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::gpujob::JobType;
 
+mod schedule;
 mod vacating;
 
+pub use schedule::{Day, MAX_WINDOWS, Window};
 pub use vacating::{TimeToVacate, VACATE_CLASSES, VacateHistory};
 
 /// Most kinds of nodes of a picture; a pool of more offers the most numerous.
@@ -145,6 +147,11 @@ pub struct Offer {
     #[x_kube(validation = Rule::new("self >= 0 && self <= 10000000").message(
         "offer.reserveGpus must be 0 or more GPUs"))]
     pub reserve_gpus: i64,
+    /// When it is lent; absent = always, `[]` = never. Guests get notice before a window ends, and are
+    /// gone when it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_WINDOWS))]
+    pub schedule: Option<Vec<Window>>,
     /// Seconds promised between notice and kill; jobs that need more are not placed. Default 30.
     #[serde(default = "thirty")]
     #[x_kube(validation = Rule::new("self >= 0 && self <= 86400").message(
@@ -163,6 +170,7 @@ impl Default for Offer {
             paused: false,
             max_gpus: None,
             reserve_gpus: 0,
+            schedule: None,
             notice_seconds: thirty(),
             max_attempt_seconds: day(),
         }

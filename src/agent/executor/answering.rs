@@ -97,6 +97,7 @@ impl State {
         });
         let books = Books {
             pool: pool.filter(|pool| !going(pool.meta())).map(Arc::as_ref),
+            closed: self.shut(&spec.pool),
             lent: self.lent.as_ref().and_then(|lent| lent.get(&spec.pool)),
             held: self.held.in_pool(&spec.pool).values().sum(),
             grant: grant.map(|grant| Grant {

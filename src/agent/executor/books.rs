@@ -88,6 +88,8 @@ impl Terms {
 pub struct Books<'a> {
     /// The pool, unless it is gone or going.
     pub pool: Option<&'a GpuPool>,
+    /// Why its schedule lends nothing now, in a word and a sentence.
+    pub closed: Option<&'a (&'static str, String)>,
     /// What it lends now.
     pub lent: Option<&'a Lent>,
     /// GPUs that guests hold of it.
@@ -134,7 +136,8 @@ pub fn answer(name: &str, lease: &GuestLeaseSpec, books: Books<'_>) -> Answer {
     let Some(pool) = books.pool else {
         return refuse("NoSuchPool", format!("there is no pool {} here", lease.pool));
     };
-    if let Some((reason, message)) = policy(lease, &pool.spec) {
+    let closed = books.closed.map(|(reason, message)| (*reason, message.clone()));
+    if let Some((reason, message)) = policy(lease, &pool.spec).or(closed) {
         return refuse(reason, message);
     }
     let Some(grant) = books.grant else {

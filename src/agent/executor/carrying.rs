@@ -75,6 +75,8 @@ impl State {
         if let Step::Delete(key, Why::Stop(reason, _)) = &step {
             self.notice(uid, *key, outcome::told(reason), now);
         }
+        let windows = self.windows.as_ref();
+        let closes_in = windows.and_then(|windows| windows.seconds_left(&lease.spec.pool, now));
         let known = self.known.get_mut(uid)?;
         match step {
             Step::Report(status) => {
@@ -86,7 +88,7 @@ impl State {
             }
             Step::Create(key, node) => {
                 let refused = known.memory.refused.0;
-                let plan = Plan { key, node: &node, sandbox };
+                let plan = Plan { key, node: &node, sandbox, closes_in };
                 match workload::pod(lease, &pool?.spec, plan) {
                     Ok(pod) => Some(Write::Create { lease: uid.into(), key, pod, refused }),
                     Err(violations) => {

@@ -51,7 +51,8 @@ impl State {
         };
         let open = open_pools(&self.pools).into_iter();
         let pools = open.map(|(name, spec)| {
-            let (paused, max_gpus) = (spec.offer.paused, spec.offer.max_gpus);
+            let shut = self.shut(&name).is_some();
+            let (paused, max_gpus) = (spec.offer.paused || shut, spec.offer.max_gpus);
             let short = short(&name);
             (name, owner::PoolPolicy { paused, max_gpus, short })
         });

@@ -10,7 +10,7 @@
 //!
 //! - `node`, `pod`, `guest`, `selecting`: what is seen, slim.
 //! - `capacity`, `usage`, `idling`, `picture`: what is free, and for how long → what is published.
-//! - `books`, `owner`, `demand`: the owner's policy and pods: who may come, who must go.
+//! - `windows`, `books`, `owner`, `demand`: the owner's policy and pods: who may come, who must go.
 //! - `runs`, `step`, `gang`, `report`, `outcome`: a lease and its pods → the next step.
 //! - `workload`, `container`: a lease → its pods.
 //! - `store`, `state`, `seen`: the loop's memory. `turn`, `answering`, `judging`, `carrying`: its
@@ -51,6 +51,7 @@ pub mod tally;
 pub mod turn;
 pub mod usage;
 mod vacating;
+pub mod windows;
 pub mod workload;
 pub mod writes;
 

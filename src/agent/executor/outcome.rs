@@ -130,6 +130,10 @@ pub fn of(guest: &Guest, cause: Option<&str>, limit: i64, now: Timestamp) -> Opt
         None if guest.stage == Stage::Succeeded => SUCCEEDED.into(),
         None => own_failure(guest),
     };
+    // Its pod had less time than the lease says: the owner's window ended, or he lends for less.
+    if outcome.reason == DEADLINE_EXCEEDED && is_early(guest, at, limit) {
+        outcome.reason = POOL_CLOSED.into();
+    }
     let decided = match outcome.reason.as_str() {
         SUCCEEDED => None,
         _ => first_failed(guest),
@@ -149,6 +153,11 @@ pub fn of(guest: &Guest, cause: Option<&str>, limit: i64, now: Timestamp) -> Opt
         outcome.lost = unsaved(guest, outcome.checkpoint.as_ref().map(|(_, at)| *at), at);
     }
     Some(outcome)
+}
+
+fn is_early(guest: &Guest, end: Timestamp, limit: i64) -> bool {
+    const SLACK: i64 = 5;
+    guest.started.is_some_and(|started| end.duration_since(started).as_secs() + SLACK < limit)
 }
 
 /// The newest save that a container told of; one that does not say when was made at its end.
@@ -281,6 +290,9 @@ mod tests {
             None,
             (NOT_BOUND, None),
         );
+        let early = json!({"status": {"reason": "DeadlineExceeded",
+            "containerStatuses": ended(143, "30:00", "")}});
+        check("Failed", early, None, (POOL_CLOSED, Some(143)));
         check("Failed", json!({"status": {"reason": "Evicted"}}), None, (NODE_FAILURE, None));
         assert_eq!(
             of(&guest("Running", json!({})), Some("Suspended"), 1, Timestamp::UNIX_EPOCH),

@@ -31,6 +31,8 @@ pub struct Held<'a> {
     pub entered: i64,
     /// GPUs that guests hold by model.
     pub models: &'a BTreeMap<String, i64>,
+    /// Why its schedule lends nothing now, in a word and a sentence.
+    pub closed: Option<&'a (&'static str, String)>,
     /// How often the owner took GPUs back, and how soon guests left.
     pub vacating: &'a VacateHistory,
     /// Owner's pods that kube-scheduler alone does not help.
@@ -50,8 +52,9 @@ pub fn status(
     now: Timestamp,
 ) -> Option<GpuPoolStatus> {
     let old = pool.status.clone().unwrap_or_default();
-    let gpus = sums(pool, lent, held.hubs.values().sum());
-    let shapes = if pool.spec.offer.paused { Vec::new() } else { shapes(&lent.slots) };
+    let shut = pool.spec.offer.paused || held.closed.is_some();
+    let gpus = sums(pool, lent, held.hubs.values().sum(), shut);
+    let shapes = if shut { Vec::new() } else { shapes(&lent.slots) };
     let mut new = GpuPoolStatus {
         observed_generation: pool.meta().generation,
         conditions: old.conditions.clone(),
@@ -75,8 +78,14 @@ pub fn status(
         agent_version: env!("CARGO_PKG_VERSION").into(),
     };
     let [low, elsewhere] = hindered(held.hindered);
-    for claim in [ready(pool, lent), paused(pool), reclaiming(held), degraded(lent), low, elsewhere]
-    {
+    for claim in [
+        ready(pool, lent, held.closed),
+        paused(pool),
+        reclaiming(held),
+        degraded(lent),
+        low,
+        elsewhere,
+    ] {
         conditions::set(&mut new.conditions, claim, pool.meta().generation, now);
     }
     let same = known_parts(&old, &new) == old;
@@ -151,7 +160,7 @@ fn excluded(lent: &Lent) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
-fn ready<'a>(pool: &GpuPool, lent: &Lent) -> Claim<'a> {
+fn ready<'a>(pool: &GpuPool, lent: &Lent, closed: Option<&(&'static str, String)>) -> Claim<'a> {
     let claim = |status: &'a str, reason: &'a str, message: String| Claim {
         type_: "Ready",
         status,
@@ -160,6 +169,9 @@ fn ready<'a>(pool: &GpuPool, lent: &Lent) -> Claim<'a> {
     };
     if pool.spec.offer.paused {
         return claim("False", "Paused", "offer.paused is true: nothing is lent".into());
+    }
+    if let Some((reason, message)) = closed {
+        return claim("False", reason, message.clone());
     }
     match (&pool.spec.node_selector, lent.slots.is_empty()) {
         (_, false) => claim("True", "Ready", String::new()),
@@ -175,11 +187,10 @@ fn ready<'a>(pool: &GpuPool, lent: &Lent) -> Claim<'a> {
     }
 }
 
-fn sums(pool: &GpuPool, lent: &Lent, held: i64) -> PoolGpus {
+fn sums(pool: &GpuPool, lent: &Lent, held: i64, shut: bool) -> PoolGpus {
     let sum = |of: fn(&Slot) -> u32| lent.slots.iter().map(|slot| i64::from(of(slot))).sum::<i64>();
     let most = pool.spec.offer.max_gpus.unwrap_or(i64::MAX);
-    let paused = pool.spec.offer.paused;
-    let free = if paused { 0 } else { sum(|slot| slot.free).min(most.saturating_sub(held)).max(0) };
+    let free = if shut { 0 } else { sum(|slot| slot.free).min(most.saturating_sub(held)).max(0) };
     PoolGpus {
         offered: sum(|slot| slot.total).min(most),
         owner: sum(|slot| slot.owner),

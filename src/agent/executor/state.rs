@@ -24,6 +24,7 @@ use super::store::{Put, Store};
 use super::tally::{Meter, Tally};
 use super::usage::Usages;
 use super::vacating::Notice;
+use super::windows::Windows;
 use crate::api::gpulease::LeasePhase;
 use crate::api::gpupool::GpuPoolSpec;
 use crate::api::{GpuPool, GuestLease, HubGrant};
@@ -124,6 +125,8 @@ pub struct State {
     /// Serial of the last change of the owner's policy.
     pub(super) policy: i64,
     pub(super) judge: bool,
+    /// What is lent by its schedule; `None` = to be looked at.
+    pub(super) windows: Option<Windows>,
     /// Who goes for an owner's pod that waits, by its UID.
     pub(super) evicting: BTreeMap<String, Victims>,
     pub(super) restored: bool,
@@ -201,6 +204,7 @@ impl State {
     /// The owner changed what is lent: everything is judged again.
     fn policy_changed(&mut self) {
         self.members = None;
+        self.windows = None;
         self.capacity_changed();
         self.judge = true;
         self.policy = self.serial;

@@ -34,6 +34,7 @@ impl State {
             self.wakes.remove(&(at, uid.clone()));
             self.dirty.insert(uid);
         }
+        self.watch_windows(now);
         if std::mem::take(&mut self.judge) {
             self.pass_judgement(now);
         }
@@ -56,7 +57,8 @@ impl State {
         let lease = self.wakes.first().map(|(at, _)| *at);
         let boards = self.boards.values().filter(|board| self.changed && !board.busy);
         let board = boards.filter_map(|board| board.written?.checked_add(PUBLISHED).ok()).min();
-        lease.into_iter().chain(board).min()
+        let window = self.windows.as_ref().and_then(|windows| windows.turn);
+        lease.into_iter().chain(board).chain(window).min()
     }
 
     /// Leases to look at: proposals first, by the priority that the owner gives their hubs, oldest
@@ -112,6 +114,7 @@ impl State {
             let metered = (hubs.values().sum(), now);
             let held = Held {
                 hubs: &hubs,
+                closed: self.windows.as_ref().and_then(|windows| windows.shut(&name)),
                 vacating: self.reclaims.read(&name, pool.status.as_ref(), metered),
                 hindered: hindered.get(&name).copied().unwrap_or_default(),
                 reclaimed: self.reclaimed.get(&name).copied().unwrap_or(0),

@@ -27,6 +27,8 @@ pub struct Plan<'a> {
     pub node: &'a str,
     /// Whether annotations of the sandbox pass.
     pub sandbox: bool,
+    /// Seconds until the owner's window closes; `None` = it does not.
+    pub closes_in: Option<i64>,
 }
 
 /// Name of the pod of `lease` at `key`.
@@ -136,7 +138,8 @@ fn pod_spec(lease: &GuestLease, pool: &GpuPoolSpec, plan: Plan<'_>) -> Value {
     let class = if gang { api::PRIORITY_CLASS_GANG } else { api::PRIORITY_CLASS };
     put("priorityClassName", class.into());
     // The owner may have lowered what the pool offers since the lease was answered.
-    let longest = lease.spec.active_deadline_seconds.min(pool.offer.max_attempt_seconds).max(1);
+    let longest = lease.spec.active_deadline_seconds.min(pool.offer.max_attempt_seconds);
+    let longest = plan.closes_in.map_or(longest, |left| left.min(longest)).max(1);
     put("activeDeadlineSeconds", longest.into());
     let grace = lease.spec.grace_seconds.min(pool.offer.notice_seconds).max(0);
     put("terminationGracePeriodSeconds", grace.into());

@@ -50,6 +50,7 @@ const GRANT: Option<Grant> = Some(Grant { max_gpus: None, held: 0 });
 fn check(change: Value, spec: Value, want: &str) {
     let (pool, lent) = (pool(spec), lent(&[8]));
     let books = Books {
+        closed: None,
         pool: Some(&pool),
         lent: Some(&lent),
         held: 0,
@@ -107,6 +108,7 @@ fn nonsense_is_refused_by_name() {
 fn grants_and_epochs_bind() {
     let (pool, lent) = (pool(json!({})), lent(&[8]));
     let books = Books {
+        closed: None,
         pool: Some(&pool),
         lent: Some(&lent),
         held: 0,
@@ -143,7 +145,7 @@ proptest! {
             "gpu": {"count": gpus, "model": "A100"}}));
         let (pool, lent) = (pool(json!({})), lent(&free));
         let books =
-            Books { pool: Some(&pool), lent: Some(&lent), held: 0, grant: GRANT, rivals: &[], mix: &Mix::default() };
+            Books { closed: None, pool: Some(&pool), lent: Some(&lent), held: 0, grant: GRANT, rivals: &[], mix: &Mix::default() };
         let most: u32 = free.iter().map(|free| free / gpus.unsigned_abs()).sum();
         match answer("l", &spec, books) {
             Answer::Reserve(chosen) => {

@@ -32,6 +32,7 @@ const HELD: Held = Held {
     reclaimed: 0,
     entered: 0,
     models: NOBODY,
+    closed: None,
     vacating: NEVER,
     hindered: Hindered { priority: 0, scheduler: 0 },
     learnt: None,

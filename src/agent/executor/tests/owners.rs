@@ -142,6 +142,51 @@ fn guests_stop_without_their_hub_only_if_their_job_wants_that() {
 }
 
 #[test]
+fn guests_come_only_in_the_owners_windows_and_are_gone_when_they_end() {
+    // It is midnight, the first second of 2026, a Thursday.
+    let schedule = json!([{"days": ["Thu"], "from": "00:10", "to": "01:00"}]);
+    let mut world = World::new(1, &json!({"noticeSeconds": 60, "schedule": schedule}));
+    let mut state = world.listed();
+    let ready = |world: &World| {
+        let status = world.pools["a"].status.clone().unwrap();
+        let free = status.gpus.free;
+        let condition = status.conditions.into_iter().find(|one| one.type_ == "Ready").unwrap();
+        (condition.reason, free, condition.message)
+    };
+    world.propose("early", "0", 1, 1);
+    world.settle(&mut state);
+    let refusal = world.status("early").refusal.unwrap();
+    assert_eq!(refusal.reason, "WindowClosed");
+    let message = "offer.schedule: lent again from 2026-01-01 00:10 UTC";
+    assert_eq!(
+        (refusal.message.as_str(), ready(&world)),
+        (message, ("WindowClosed".into(), 0, message.into()))
+    );
+    world.pass(1);
+    world.settle(&mut state);
+    assert_eq!(state.wake(), Some("2026-01-01T00:10:00Z".parse().unwrap()));
+    world.pass(599);
+    world.settle(&mut state);
+    assert_eq!((ready(&world).0.as_str(), ready(&world).1), ("Ready", 8));
+    world.propose("l", "0", 1, 1);
+    world.settle(&mut state);
+    world.confirm("l");
+    run_to_start(&mut world, &mut state);
+    let deadline = world.pods["l-0"].spec.clone().unwrap().active_deadline_seconds;
+    assert_eq!(deadline, Some(3000), "the kubelet ends it with the window");
+    world.pass(3000 - 61);
+    world.settle(&mut state);
+    assert_eq!(world.status("l").phase, Some(LeasePhase::Running));
+    world.pass(1);
+    world.settle(&mut state);
+    assert_eq!(world.status("l").phase, Some(LeasePhase::Releasing));
+    assert_eq!(world.status("l").end_reason.as_deref(), Some("PoolClosed"));
+    world.propose("late", "0", 1, 1);
+    world.settle(&mut state);
+    assert_eq!(world.status("late").refusal.unwrap().reason, "WindowClosed");
+}
+
+#[test]
 fn guests_leave_a_node_that_is_cordoned() {
     let (mut world, mut state) = full();
     let node = world.pods["g-0-0"].spec.clone().unwrap().node_name.unwrap();

@@ -18,7 +18,7 @@ fn lease(size: i32, gpus: i32, model: &str, template: Value) -> GuestLease {
 fn build(lease: &GuestLease, rank: u32, sandbox: bool) -> Result<Value, Vec<String>> {
     let pool = json!({"offer": {"noticeSeconds": 60},
         "podDefaults": {"tolerations": [{"key": "gpu", "operator": "Exists"}], "runtimeClassName": "nvidia"}});
-    let plan = Plan { key: Key { index: 3, rank }, node: "n1", sandbox };
+    let plan = Plan { key: Key { index: 3, rank }, node: "n1", sandbox, closes_in: None };
     pod(lease, &serde_json::from_value(pool).unwrap(), plan)
 }
 
@@ -159,7 +159,7 @@ fn images_are_always_pulled_and_no_pod_runs_longer_than_the_pool_offers() {
         "containers": [{"name": "main", "image": "i", "imagePullPolicy": "IfNotPresent"}]}});
     let lease = lease(1, 1, "A100", template);
     let pool = json!({"offer": {"maxAttemptSeconds": 40}});
-    let plan = Plan { key: Key { index: 3, rank: 0 }, node: "n1", sandbox: false };
+    let plan = Plan { key: Key { index: 3, rank: 0 }, node: "n1", sandbox: false, closes_in: None };
     let pod = pod(&lease, &serde_json::from_value(pool).unwrap(), plan).unwrap();
     assert_eq!(pod["spec"]["activeDeadlineSeconds"], 40);
     for list in ["initContainers", "containers"] {
