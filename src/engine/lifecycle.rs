@@ -149,7 +149,11 @@ fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sig
         return end(terms, &mut next.record, &allocation, lease, ("ClusterLost", now));
     }
     if over && lease.withdrawn && lease.stage == Stage::Held {
-        return end(terms, &mut next.record, &allocation, lease, ("ClusterLost", now));
+        // What ran in the dark is nobody's time.
+        let Standing::Silent(seconds) = standing else { return };
+        let heard = now - i64::try_from(seconds).unwrap_or(0).saturating_mul(1000);
+        let heard = heard.max(lease.start.unwrap_or(now)).min(now);
+        return end(terms, &mut next.record, &allocation, lease, ("ClusterLost", heard));
     }
     if over && lease.stage == Stage::Held {
         // First its member is told, should it come back; then it is run elsewhere.

@@ -39,15 +39,27 @@ impl Silence {
         self.before = Duration::ZERO;
         self.renewed = renewed;
         self.heard = Some(now);
-        self.recall(persisted);
+        self.recall(persisted, now);
         true
     }
 
-    /// Takes in what a former leader counted, which may be known only after the heartbeat is.
-    pub(super) fn recall(&mut self, persisted: Option<i64>) {
+    /// Takes in what a former leader counted, which may be known only after the heartbeat is. What this
+    /// process counted itself is part of it.
+    pub(super) fn recall(&mut self, persisted: Option<i64>, now: Instant) {
         let persisted = persisted.and_then(|seconds| u64::try_from(seconds).ok());
-        if let Some(seconds) = persisted.filter(|_| self.found) {
-            self.before = Duration::from_secs(seconds);
+        let (Some(seconds), Some(heard)) = (persisted.filter(|_| self.found), self.heard) else {
+            return;
+        };
+        let own = now.saturating_duration_since(heard);
+        self.before = self.before.max(Duration::from_secs(seconds).saturating_sub(own));
+    }
+
+    /// A member that sends no heartbeat did something else: it stays silent, and its silence counts
+    /// anew.
+    pub(super) fn alive(&mut self, now: Instant) {
+        if self.is_silent(now) && self.heard.is_some() {
+            self.before = SILENT_AFTER + Duration::from_secs(1);
+            self.heard = Some(now);
         }
     }
 
@@ -66,6 +78,12 @@ impl Silence {
     #[must_use]
     pub(super) fn lasts(&self, now: Instant) -> Option<Duration> {
         self.heard.map(|heard| self.before + now.saturating_duration_since(heard))
+    }
+
+    /// How long this process itself has not heard it; `None` if it never did.
+    #[must_use]
+    pub(super) fn unheard(&self, now: Instant) -> Option<Duration> {
+        self.heard.map(|heard| now.saturating_duration_since(heard))
     }
 
     /// Whether it is silent; one that was never heard is.
@@ -141,7 +159,7 @@ mod tests {
         assert!(silence.is_silent(start));
         silence.heard(beat(2), Some(60), start + Duration::from_secs(1));
         assert!(!silence.is_silent(start + Duration::from_secs(1)));
-        silence.recall(Some(60));
+        silence.recall(Some(60), start + Duration::from_secs(1));
         assert!(!silence.is_silent(start + Duration::from_secs(1)), "it was heard since");
     }
 
@@ -151,7 +169,37 @@ mod tests {
         let mut silence = Silence::default();
         silence.heard(beat(1), None, start);
         assert!(!silence.is_silent(start));
-        silence.recall(Some(60));
+        silence.recall(Some(60), start);
         assert!(silence.is_silent(start));
+    }
+
+    #[test]
+    fn whoever_leads_again_and_again_counts_no_second_twice() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut silence = Silence::default();
+        silence.heard(beat(1), Some(60), start);
+        for leads in [100, 200, 300] {
+            let lasts = silence.lasts(at(leads)).unwrap();
+            assert_eq!(lasts.as_secs(), 60 + leads);
+            silence.recall(silence.persisted(at(leads)), at(leads));
+            assert_eq!(silence.lasts(at(leads)), Some(lasts));
+        }
+        // Another leader counted further meanwhile.
+        silence.recall(Some(1_000), at(300));
+        assert_eq!(silence.lasts(at(300)).unwrap().as_secs(), 1_000);
+    }
+
+    #[test]
+    fn a_sign_of_life_begins_the_silence_anew_and_does_not_end_it() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut silence = Silence::default();
+        silence.heard(beat(1), None, start);
+        silence.alive(at(10));
+        assert_eq!(silence.lasts(at(10)).unwrap().as_secs(), 10, "it beats");
+        silence.alive(at(600));
+        assert!(silence.is_silent(at(600)));
+        assert_eq!(silence.lasts(at(660)).unwrap().as_secs(), 101);
     }
 }

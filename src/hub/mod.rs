@@ -276,7 +276,7 @@ impl Loop {
         );
         self.figures.hub.leads.set(1);
         self.state.leave_out_deafness(now);
-        self.state.recall_silence();
+        self.state.recall_silence(now);
         rounds::recall_promises(&mut self.state);
         let names = self.state.members.iter().map(|(_, member)| member.name_any());
         let names: Vec<_> = names.collect();
@@ -288,6 +288,7 @@ impl Loop {
 
     /// Decides everything that can be decided, and starts the writes.
     fn pass(&mut self, now: Now) {
+        self.state.leave_out_suspicion(now.instant);
         self.figures.count(std::mem::take(&mut self.state.tally));
         let timer = self.figures.hub.round_seconds.start_timer();
         let work = rounds::decide(&mut self.state, &self.identity, now);

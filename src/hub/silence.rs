@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 
-use super::state::{State, namespace_of};
+use super::state::{State, member_in, namespace_of};
+use crate::api::gpulease::{GpuLease, LeasePhase};
+use crate::cluster::cache::{self, Change};
 use crate::engine::lifecycle::failover::suspects_itself;
 
 /// Members send heartbeats every ten seconds, so that two in a row of all of them were not heard.
@@ -32,11 +34,46 @@ impl State {
     /// it: none if so many fell silent at once that this hub rather suspects itself.
     #[must_use]
     pub(super) fn silent_seconds(&self, member: &str, now: Instant) -> u64 {
-        if self.suspects_itself(now).is_some() {
+        let deaf = self.heard.is_none_or(|heard| now.saturating_duration_since(heard) > DEAF_AFTER);
+        if deaf || self.suspects_itself(now).is_some() {
             return 0;
         }
-        let lasts = self.silence.get(member).and_then(|silence| silence.lasts(now));
-        lasts.map_or(0, |lasts| lasts.as_secs())
+        // What a former leader counted may be over by now: it is looked at for a while first.
+        let silence = self.silence.get(member);
+        let silence = silence.filter(|one| one.unheard(now).is_some_and(|own| own > DEAF_AFTER));
+        silence.and_then(|silence| silence.lasts(now)).map_or(0, |lasts| lasts.as_secs())
+    }
+
+    /// Pods that began while their member sent no heartbeat live longer than its silence says.
+    pub(super) fn note_running(&mut self, change: &Change<GpuLease>, now: Instant) {
+        let key = match change {
+            Change::Removed(lease) => {
+                self.ran.remove(&cache::key(lease));
+                return;
+            }
+            Change::Set(key) => key,
+        };
+        let status = self.leases.get(key).and_then(|lease| lease.status.as_ref());
+        let runs = status.is_some_and(|status| status.phase == Some(LeasePhase::Running));
+        // Of what is listed at the start nobody knows since when.
+        let news = runs && self.ran.insert(key.clone()) && self.leases.is_complete();
+        let member = member_in(&key.0).filter(|_| news);
+        if let Some(silence) = member.and_then(|member| self.silence.get_mut(&member)) {
+            silence.alive(now);
+        }
+    }
+
+    /// A hub that suspected itself does not hold that time against members which are still to come back:
+    /// their silence counts anew.
+    pub(super) fn leave_out_suspicion(&mut self, now: Instant) {
+        match (self.suspects_itself(now).is_some(), self.suspected) {
+            (true, false) => self.suspected = true,
+            (false, true) => {
+                self.suspected = false;
+                self.silence.values_mut().for_each(|silence| silence.alive(now));
+            }
+            _ => {}
+        }
     }
 
     /// How many members are silent, and of how many, if this hub rather suspects itself.
@@ -47,18 +84,19 @@ impl State {
         let known = known.filter(|member| member.metadata.deletion_timestamp.is_none());
         let known: Vec<_> =
             known.filter_map(|member| self.silence.get(&member.name_any())).collect();
-        let silent = known.iter().filter(|silence| silence.is_silent(now));
+        // Two beats that did not come are enough: those that are cut off at once beat at other times.
+        let lasts = known.iter().filter_map(|silence| silence.lasts(now));
         let silences: Vec<u64> =
-            silent.filter_map(|silence| Some(silence.lasts(now)?.as_secs())).collect();
+            lasts.filter(|lasts| *lasts > DEAF_AFTER).map(|lasts| lasts.as_secs()).collect();
         suspects_itself(&silences, known.len()).then_some((silences.len(), known.len()))
     }
 
     /// Carries on the silence that a former leader counted, now that members are known.
-    pub(super) fn recall_silence(&mut self) {
+    pub(super) fn recall_silence(&mut self, now: Instant) {
         for (name, silence) in &mut self.silence {
             let member = self.members.get(&(String::new(), name.clone()));
             let status = member.and_then(|member| member.status.as_ref());
-            silence.recall(status.and_then(|status| status.silent_seconds));
+            silence.recall(status.and_then(|status| status.silent_seconds), now);
         }
     }
 }

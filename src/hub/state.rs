@@ -63,6 +63,10 @@ pub(super) struct State {
     pub(super) notes: BTreeMap<JobId, Notes>,
     /// What is promised.
     pub(super) promises: BTreeMap<(JobId, Epoch), Promise>,
+    /// Leases that were seen to run.
+    pub(super) ran: BTreeSet<Key>,
+    /// Whether so many members were silent lately that this hub suspected itself.
+    pub(super) suspected: bool,
     /// How long each member has been silent.
     pub(super) silence: BTreeMap<String, Silence>,
     /// When any member was last heard.
@@ -376,6 +380,7 @@ impl State {
             self.absent.remove(&id);
         }
         self.dirty.insert(id);
+        self.note_running(&change, now);
         match &change {
             // Its job is looked at next, and the guest with it.
             Change::Set(_) => {}

@@ -32,7 +32,7 @@ impl State {
         self.restored = true;
         self.serial = self.serial.saturating_add(SKIPPED);
         self.policy = self.serial;
-        self.judge = true;
+        self.judging.due = true;
         let serial = |lease: &GuestLease| lease.status.as_ref().and_then(|status| status.serial);
         let mut leases: Vec<_> = self
             .leases
@@ -193,7 +193,7 @@ impl State {
             milli_cpu: need.milli_cpu,
             memory: need.memory_bytes,
         };
-        let entry = Entry { node: node.into(), load, guest: true, nominated: false, claims: false };
+        let entry = Entry { node: node.into(), load, guest: true, nominated: true, claims: false };
         self.usages.set(&plan_id(uid, key), Some(entry));
         let known = self.known.entry(uid.into()).or_default();
         known.memory.planned.insert(key, node.into());

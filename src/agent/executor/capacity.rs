@@ -23,7 +23,9 @@ pub struct Usage {
     pub all: Load,
     /// Guests, planned ones too.
     pub guests: Load,
-    /// Pods of the owner that are nominated and not bound.
+    /// Bound pods of the owner.
+    pub owners: Load,
+    /// Pods that are not bound: the owner's that are nominated, and guests that are planned.
     pub nominated: Load,
     /// Number of pods.
     pub pods: u32,
@@ -183,9 +185,15 @@ pub fn lend<'a>(
             Err(reason) => *into.not_lent.entry(reason).or_default() += 1,
         }
     }
+    for (pool, lent) in &mut lent {
+        // Pods that wait may go elsewhere: only what is taken is missing.
+        let free = lent.slots.iter().fold(0_u32, |sum, slot| sum.saturating_add(slot.free));
+        let reserve = u32::try_from(pools[pool].offer.reserve_gpus.max(0)).unwrap_or(u32::MAX);
+        lent.short = reserve.saturating_sub(free);
+    }
     deduct(&mut lent, &known, wishes);
     for (pool, lent) in &mut lent {
-        lent.short = keep_free(&mut lent.slots, pools[pool].offer.reserve_gpus);
+        keep_free(&mut lent.slots, pools[pool].offer.reserve_gpus);
     }
     lent
 }
@@ -249,8 +257,8 @@ fn take(slots: &mut [&mut Slot], place: usize, load: &Load) {
     }
 }
 
-/// Keeps `reserve` GPUs out of what is free, from the fullest nodes first; how many lack.
-fn keep_free(slots: &mut [Slot], reserve: i64) -> u32 {
+/// Keeps `reserve` GPUs out of what is free, from the fullest nodes first.
+fn keep_free(slots: &mut [Slot], reserve: i64) {
     let mut left = u32::try_from(reserve.max(0)).unwrap_or(u32::MAX);
     let mut order: Vec<_> = slots.iter_mut().filter(|slot| slot.free > 0).collect();
     order.sort_by(|a, b| (a.free, &a.node, &a.resource).cmp(&(b.free, &b.node, &b.resource)));
@@ -259,7 +267,6 @@ fn keep_free(slots: &mut [Slot], reserve: i64) -> u32 {
         slot.free -= kept;
         left -= kept;
     }
-    left
 }
 
 #[cfg(test)]

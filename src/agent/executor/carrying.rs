@@ -58,11 +58,12 @@ impl State {
 
     /// When the hub of a lease was last known to answer, by its grant.
     fn contact(&self, lease: &GuestLease) -> Option<Timestamp> {
-        let of = |grant: &&HubGrant| {
+        let of = |(_, grant): &(&String, &HubGrant)| {
             grant.name_any() == lease.spec.grant && grant.spec.hub_id == lease.spec.hub_id
         };
-        let status = self.grants.values().find(of)?.status.as_ref()?;
-        status.last_contact.as_ref().map(|contact| contact.0)
+        let (uid, _) = self.grants.iter().find(of)?;
+        let made = lease.metadata.creation_timestamp.as_ref().map(|made| made.0);
+        self.contacts.get(uid).map(|(_, since)| *since).or(made)
     }
 
     fn carry_out(

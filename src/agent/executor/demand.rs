@@ -42,17 +42,30 @@ pub struct Cost {
     pub made: Reverse<i64>,
 }
 
-/// A node that is lent, and who is there.
+/// A node, and who is there.
 #[derive(Clone, Debug)]
 pub struct Place<'a> {
     /// The node.
     pub node: &'a Node,
+    /// The pool that lends it; `None` = it is not lent.
+    pub pool: Option<&'a str>,
+    /// What those hold who were told to go.
+    pub leaving: Load,
     /// What nobody takes, once all have gone who were told to.
     pub free: Load,
     /// GPUs that bound pods take beyond what there is.
     pub excess: Load,
     /// Guests that were not told to go.
     pub tenants: Vec<Tenant>,
+}
+
+impl<'a> Place<'a> {
+    /// A node where nobody is.
+    #[must_use]
+    pub fn of(node: &'a Node, pool: Option<&'a str>) -> Self {
+        let (leaving, free, excess) = (Load::default(), Load::default(), Load::default());
+        Self { node, pool, leaving, free, excess, tenants: Vec::new() }
+    }
 }
 
 /// An owner's pod that waits.
@@ -73,7 +86,12 @@ pub type Victims = BTreeSet<(String, Option<Key>)>;
 #[must_use]
 pub fn make_room(places: &mut [Place], claims: &[Claim]) -> BTreeMap<String, Victims> {
     let mut going = BTreeMap::new();
+    // Where one found no room, and nobody to make it, the next that asks for the same finds none.
+    let mut hopeless: BTreeSet<&Wish> = BTreeSet::new();
     for claim in claims {
+        if hopeless.contains(claim.wish) {
+            continue;
+        }
         let load = &claim.wish.load;
         let passes = |place: &Place| {
             claim.wish.reach.passes(&place.node.name, &place.node.labels, &place.node.taints)
@@ -94,9 +112,13 @@ pub fn make_room(places: &mut [Place], claims: &[Claim]) -> BTreeMap<String, Vic
         let price = |(victims, at): &(Vec<&Tenant>, usize)| {
             let first = victims.iter().map(|tenant| tenant.cost.priority).max();
             let lost = victims.iter().fold(0_i64, |sum, one| sum.saturating_add(one.cost.lost));
-            (first, lost, victims.len(), places[*at].node.name.clone())
+            let oldest = victims.iter().map(|tenant| tenant.cost.made).max();
+            (first, lost, victims.len(), oldest, places[*at].node.name.clone())
         };
-        let Some((victims, at)) = found.min_by_key(price) else { continue };
+        let Some((victims, at)) = found.min_by_key(price) else {
+            hopeless.insert(claim.wish);
+            continue;
+        };
         let victims: Victims = victims.into_iter().map(name).collect();
         depart(places, &victims);
         subtract(&mut places[at].free, load);
@@ -126,6 +148,44 @@ pub fn make_good(places: &mut [Place]) -> Victims {
         going.extend(victims);
     }
     going
+}
+
+/// Who goes so that `pool` has `short` more GPUs free, beside those that are `going` already: pods one
+/// by one, gangs whole.
+#[must_use]
+pub fn fill_reserve(places: &mut [Place], pool: &str, short: u32, going: &Victims) -> Victims {
+    let all = || places.iter().filter(|place| place.pool == Some(pool));
+    let leaving = all().fold(0_u32, |sum, place| sum.saturating_add(place.leaving.gpu_count()));
+    let mut gpus: BTreeMap<(String, Option<Key>), (&Cost, u32)> = BTreeMap::new();
+    for tenant in all().flat_map(|place| &place.tenants) {
+        let (_, sum) = gpus.entry(name(tenant)).or_insert((&tenant.cost, 0));
+        *sum = sum.saturating_add(tenant.load.gpu_count());
+    }
+    let already = going.iter().filter_map(|one| gpus.get(one)).map(|(_, count)| *count);
+    let mut left = short.saturating_sub(already.fold(leaving, u32::saturating_add));
+    let mut order: Vec<_> = gpus.into_iter().filter(|(one, _)| !going.contains(one)).collect();
+    order.sort_by(|(a, (x, _)), (b, (y, _))| (x, a).cmp(&(y, b)));
+    let mut chosen: Vec<((String, Option<Key>), u32)> = Vec::new();
+    let mut spare = 0;
+    for (one, (_, count)) in order {
+        if left == 0 {
+            break;
+        }
+        spare = count.saturating_sub(left);
+        left = left.saturating_sub(count);
+        chosen.push((one, count));
+    }
+    // The dearest first: who is not needed after all stays.
+    let mut victims = Victims::new();
+    for (one, count) in chosen.into_iter().rev() {
+        if left == 0 && count <= spare {
+            spare -= count;
+        } else {
+            victims.insert(one);
+        }
+    }
+    depart(places, &victims);
+    victims
 }
 
 fn name(tenant: &Tenant) -> (String, Option<Key>) {

@@ -30,8 +30,8 @@ pub(super) fn fold(ends: Vec<End>, doomed: impl Fn(u32) -> bool) -> Option<Outco
     // One rank saves for all, most often the first; what it saved none of them lost.
     let saves = outcomes.iter().filter_map(|(_, outcome)| outcome.checkpoint.clone());
     let checkpoint = saves.max_by_key(|(_, at)| *at);
-    let lost = outcomes.iter().map(|(_, outcome)| outcome.lost).min().unwrap_or(0);
-    let lost = if outcome.is_own() { 0 } else { lost };
+    let lost = outcomes.iter().filter_map(|(_, outcome)| outcome.lost).min();
+    let lost = lost.filter(|_| !outcome.is_own());
     Some(Outcome { at: latest, checkpoint, lost, ..outcome.clone() })
 }
 

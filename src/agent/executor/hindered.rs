@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use super::capacity::Lent;
-use super::pod::Role;
+use super::node::Node;
+use super::pod::{Role, Wish};
 use super::state::State;
 
 /// Owner's pods with GPUs that kube-scheduler does not preempt guests for.
@@ -19,10 +20,13 @@ pub struct Hindered {
 
 impl State {
     /// By pool: those that hold GPUs of its nodes, and those that wait and could.
-    pub(super) fn hindered(&self) -> BTreeMap<String, Hindered> {
+    pub(super) fn count_hindered(&self) -> BTreeMap<String, Hindered> {
         let mut hindered: BTreeMap<String, Hindered> = BTreeMap::new();
-        let none = BTreeMap::new();
-        let members = self.members.as_ref().unwrap_or(&none);
+        let nobody = BTreeMap::new();
+        let members = self.members.as_ref().unwrap_or(&nobody);
+        let mut nodes: Option<BTreeMap<&str, &Node>> = None;
+        // Many pods wait for the same.
+        let mut reached: BTreeMap<&Wish, Vec<&String>> = BTreeMap::new();
         for (_, pod) in self.pods.iter() {
             let why = pod.hindrance;
             if !why.priority && !why.scheduler {
@@ -31,14 +35,8 @@ impl State {
             let pools: Vec<&String> = match &pod.role {
                 Role::Takes { node, .. } => members.get(node).into_iter().collect(),
                 Role::Waits { wish, .. } => {
-                    let lent = self.lent.iter().flatten();
-                    let could = |lent: &Lent| {
-                        let slots = lent.slots.iter();
-                        let mut asked =
-                            slots.filter(|slot| wish.load.gpus.contains_key(&slot.resource));
-                        asked.any(|slot| self.passes(&slot.node, &wish.reach))
-                    };
-                    lent.filter(|(_, lent)| could(lent)).map(|(pool, _)| pool).collect()
+                    let nodes = nodes.get_or_insert_with(|| self.by_name());
+                    reached.entry(wish).or_insert_with(|| self.reached(wish, nodes)).clone()
                 }
                 Role::Guest(_) => Vec::new(),
             };
@@ -51,8 +49,19 @@ impl State {
         hindered
     }
 
-    fn passes(&self, name: &str, reach: &super::selecting::Reach) -> bool {
-        let mut named = self.nodes.values().filter(|node| node.name == name);
-        named.any(|node| reach.passes(&node.name, &node.labels, &node.taints))
+    fn by_name(&self) -> BTreeMap<&str, &Node> {
+        self.nodes.values().map(|node| (node.name.as_str(), node)).collect()
+    }
+
+    /// Pools with a node that `wish` could go to.
+    fn reached(&self, wish: &Wish, nodes: &BTreeMap<&str, &Node>) -> Vec<&String> {
+        let could = |lent: &Lent| {
+            let asked =
+                lent.slots.iter().filter(|slot| wish.load.gpus.contains_key(&slot.resource));
+            let mut found = asked.filter_map(|slot| nodes.get(slot.node.as_str()));
+            found.any(|node| wish.reach.passes(&node.name, &node.labels, &node.taints))
+        };
+        let lent = self.lent.iter().flatten();
+        lent.filter(|(_, lent)| could(lent)).map(|(pool, _)| pool).collect()
     }
 }

@@ -3,24 +3,45 @@
 //! Invariant: nobody goes for an owner's pod while the room that others made for it is there, whether
 //! its scheduler uses it or not. If another pod of the owner's takes it, more go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 
 use super::demand::{self, Claim, Cost, Place, Tenant, Victims};
 use super::guest::{Guest, Key};
-use super::node::Load;
+use super::node::{Load, Node};
 use super::outcome::OWNER_RECLAIMED;
 use super::owner;
-use super::pod::{Pod, Role};
+use super::pod::Role;
 use super::state::{State, is_over, open_pools};
 use super::step::Verdict;
 use crate::api::gpulease::LeasePhase;
 use crate::api::{GuestLease, HubGrant};
 
+/// A scheduler that tells nothing of its pods is given so long to place them.
+const FOREIGN_AFTER: SignedDuration = SignedDuration::from_secs(5);
+/// Cost of who is being told already: less than any other.
+const TOLD: i64 = -1;
+
+/// When to look at who must go.
+#[derive(Debug, Default)]
+pub(super) struct Judging {
+    /// Now: something happened that may matter.
+    pub(super) due: bool,
+    /// Whether an owner's pod waits that only we help, or a pool keeps a reserve: whatever changes what
+    /// is free matters then.
+    pub(super) wanting: bool,
+    /// Since when pods of other schedulers wait that those have not told of, by UID.
+    foreign: BTreeMap<String, Timestamp>,
+    /// At this time, though nothing happens.
+    pub(super) again: Option<Timestamp>,
+}
+
 impl State {
     pub(super) fn pass_judgement(&mut self, now: Timestamp) {
+        self.judging.again = None;
+        self.judging.wanting = true;
         if !self.leases.values().any(|lease| is_held(lease)) {
             return;
         }
@@ -30,7 +51,7 @@ impl State {
         let holdings: Vec<_> =
             leases.map(|(uid, lease)| self.holding(uid, lease, &priorities, now)).collect();
         let mut verdicts = owner::verdicts(&holdings, &self.policy());
-        for (uid, key) in self.called_for(&holdings) {
+        for (uid, key) in self.called_for(&holdings, &verdicts, now) {
             let verdict = Verdict { reason: OWNER_RECLAIMED, only: key.map(|key| [key].into()) };
             owner::join(&mut verdicts, uid, verdict);
         }
@@ -45,16 +66,11 @@ impl State {
     }
 
     fn policy(&self) -> owner::Policy {
-        let short = |pool: &String| {
-            let lent = self.lent.as_ref().and_then(|lent| lent.get(pool));
-            lent.map_or(0, |lent| i64::from(lent.short))
-        };
         let open = open_pools(&self.pools).into_iter();
         let pools = open.map(|(name, spec)| {
             let shut = self.shut(&name).is_some();
             let (paused, max_gpus) = (spec.offer.paused || shut, spec.offer.max_gpus);
-            let short = short(&name);
-            (name, owner::PoolPolicy { paused, max_gpus, short })
+            (name, owner::PoolPolicy { paused, max_gpus })
         });
         let grants = self.grants.values().filter(|grant| grant.meta().deletion_timestamp.is_none());
         let grant =
@@ -90,7 +106,11 @@ impl State {
             name: lease.name_any(),
             cost: Cost {
                 priority: priorities.get(&grant).copied().unwrap_or(0),
-                lost: gpus.saturating_mul(unsaved_seconds(lease, now)),
+                lost: match known.and_then(|known| known.verdict.as_ref()) {
+                    // Who is being told goes before all others, whatever time adds to costs.
+                    Some(Verdict { only: None, .. }) => TOLD,
+                    _ => gpus.saturating_mul(unsaved_seconds(lease, now)),
+                },
                 made: std::cmp::Reverse(made.map_or(0, |time| time.0.as_second())),
             },
             pool: lease.spec.pool.clone(),
@@ -101,8 +121,14 @@ impl State {
         }
     }
 
-    /// Guests that owner's pods call for, which nobody else makes room for.
-    fn called_for(&mut self, holdings: &[owner::Holding]) -> Victims {
+    /// Guests that owner's pods call for, which nobody else makes room for, and those that pools need for
+    /// their reserves. Leases that go as a whole by `verdicts` make room too.
+    fn called_for(
+        &mut self,
+        holdings: &[owner::Holding],
+        verdicts: &BTreeMap<String, Verdict>,
+        now: Timestamp,
+    ) -> Victims {
         let mut evicting = std::mem::take(&mut self.evicting);
         evicting.retain(|uid, victims| {
             let pod = self.pods.get(uid);
@@ -111,23 +137,57 @@ impl State {
         });
         self.evicting = evicting;
         let all: Victims = self.evicting.values().flatten().cloned().collect();
-        let mut places = self.places(holdings, &all);
+        let stranded = self.stranded(now);
+        let mut places = self.places(holdings, verdicts, &all);
         let mut going = demand::make_good(&mut places);
-        let claim = |(uid, pod): (&'_ String, &'_ Pod)| {
-            let Role::Waits { wish, stranded } = &pod.role else { return None };
-            let stranded = *stranded && !self.evicting.contains_key(uid);
-            Some((uid.clone(), wish.clone(), stranded))
-        };
-        let claims: Vec<_> = self.pods.iter().filter_map(claim).collect();
-        let claims: Vec<_> = claims
-            .iter()
-            .map(|(pod, wish, stranded)| Claim { pod, wish, stranded: *stranded })
-            .collect();
+        let mut claims = Vec::new();
+        for (uid, pod) in self.pods.iter() {
+            let Role::Waits { wish, .. } = &pod.role else { continue };
+            let stranded = stranded.contains(uid) && !self.evicting.contains_key(uid);
+            claims.push(Claim { pod: uid, wish, stranded });
+        }
         let new = demand::make_room(&mut places, &claims);
+        let lent = self.lent.iter().flatten();
+        let short: Vec<_> = lent.filter(|(_, lent)| lent.short > 0).collect();
+        for (pool, lent) in short {
+            let going_there = going.iter().chain(new.values().flatten());
+            let going_there: Victims = going_there.cloned().collect();
+            going.extend(demand::fill_reserve(&mut places, pool, lent.short, &going_there));
+        }
+        let reserves = open_pools(&self.pools).values().any(|spec| spec.offer.reserve_gpus > 0);
+        let wanting = reserves || !stranded.is_empty();
         drop(places);
+        self.judging.wanting = wanting;
         self.evicting.extend(new);
         going.extend(self.evicting.values().flatten().cloned());
         going
+    }
+
+    /// UIDs of owner's pods that no scheduler makes room for: kube-scheduler tried and may not preempt
+    /// for them, or another one did, or says nothing for a while.
+    fn stranded(&mut self, now: Timestamp) -> BTreeSet<String> {
+        let mut foreign = std::mem::take(&mut self.judging.foreign);
+        let mut stranded = BTreeSet::new();
+        let mut silent = BTreeSet::new();
+        for (uid, pod) in self.pods.iter() {
+            let Role::Waits { tried, .. } = &pod.role else { continue };
+            let hindered = pod.hindrance.priority || pod.hindrance.scheduler;
+            if *tried && hindered {
+                stranded.insert(uid.clone());
+            } else if pod.hindrance.scheduler {
+                silent.insert(uid.clone());
+                let since = *foreign.entry(uid.clone()).or_insert(now);
+                let ripe = since.checked_add(FOREIGN_AFTER).unwrap_or(now);
+                if ripe <= now {
+                    stranded.insert(uid.clone());
+                } else {
+                    self.judging.again = Some(self.judging.again.map_or(ripe, |at| at.min(ripe)));
+                }
+            }
+        }
+        foreign.retain(|uid, _| silent.contains(uid));
+        self.judging.foreign = foreign;
+        stranded
     }
 
     /// Whether all these pods of a lease are on their way, or gone.
@@ -139,21 +199,18 @@ impl State {
         })
     }
 
-    /// Nodes that are lent, with the guests on them that were not told to go.
-    fn places(&self, holdings: &[owner::Holding], going: &Victims) -> Vec<Place<'_>> {
-        let members = self.members.as_ref();
-        let lent = self.nodes.values().filter(|node| {
-            let member = members.is_some_and(|members| members.contains_key(&node.name));
-            member && node.ready && !node.cordoned
-        });
-        let place = |node| Place {
-            node,
-            free: Load::default(),
-            excess: Load::default(),
-            tenants: Vec::new(),
-        };
+    /// Nodes that take pods, with the guests on them that were not told to go: also those that are not
+    /// lent, as owner's pods may find room there.
+    fn places<'s>(
+        &'s self,
+        holdings: &[owner::Holding],
+        verdicts: &BTreeMap<String, Verdict>,
+        going: &Victims,
+    ) -> Vec<Place<'s>> {
+        let usable = self.nodes.values().filter(|node| node.ready && !node.cordoned);
+        let pool = |node: &Node| self.members.as_ref()?.get(&node.name).map(String::as_str);
         let mut places: BTreeMap<&str, Place> =
-            lent.map(|node| (node.name.as_str(), place(node))).collect();
+            usable.map(|node| (node.name.as_str(), Place::of(node, pool(node)))).collect();
         let mut leaving: BTreeMap<&str, Load> = BTreeMap::new();
         let mut unbound: BTreeMap<&str, Load> = BTreeMap::new();
         for holding in holdings {
@@ -174,7 +231,8 @@ impl State {
                 let load = self.pods.get(uid).map(|pod| pod.load.clone()).unwrap_or_default();
                 let named = (holding.uid.clone(), (!gang).then_some(*key));
                 let told = guest.deleting || known.memory.asked.get(key) == Some(uid);
-                if told || holding.leaving || going.contains(&named) {
+                if told || owner::goes(holding, verdicts) || going.contains(&named) {
+                    place.leaving.add(&load);
                     leaving.entry(place.node.name.as_str()).or_default().add(&load);
                     continue;
                 }
@@ -182,19 +240,27 @@ impl State {
                 if !bound {
                     unbound.entry(place.node.name.as_str()).or_default().add(&load);
                 }
-                let cost = Cost { lost: holding.cost.lost / share, ..holding.cost.clone() };
+                let doomed = known.memory.doomed.contains_key(key);
+                let lost = if doomed { TOLD } else { holding.cost.lost / share };
+                let cost = Cost { lost, ..holding.cost.clone() };
                 let lease = holding.uid.clone();
                 place.tenants.push(Tenant { lease, key: *key, gang, bound, load, cost });
             }
         }
         let nothing = Load::default();
         for (name, place) in &mut places {
-            let usage = self.usages.of(name);
+            let (usage, all) = (self.usages.of(name), &place.node.allocatable);
             let goes = leaving.get(name).unwrap_or(&nothing);
-            place.free = demand::rest(&place.node.allocatable, &usage.all, goes);
-            let mut bound = demand::without(&usage.all, &usage.nominated);
-            bound = demand::without(&bound, unbound.get(name).unwrap_or(&nothing));
-            place.excess = demand::beyond(&bound, goes, &place.node.allocatable);
+            place.free = demand::rest(all, &usage.all, goes);
+            let bound = demand::without(&usage.all, &usage.nominated);
+            let bound = demand::without(&bound, unbound.get(name).unwrap_or(&nothing));
+            // A device plugin that restarts or finds a GPU broken is no owner's pod.
+            place.excess = demand::beyond(&bound, goes, all);
+            place.excess.gpus.retain(|resource, _| all.gpus.contains_key(resource));
+            for (resource, count) in &mut place.excess.gpus {
+                *count = (*count).min(usage.owners.gpus.get(resource).copied().unwrap_or(0));
+            }
+            place.excess.gpus.retain(|_, count| *count > 0);
         }
         places.into_values().collect()
     }

@@ -68,8 +68,8 @@ pub struct Outcome {
     pub message: Option<String>,
     /// Its newest save, and when it was made.
     pub checkpoint: Option<(String, Timestamp)>,
-    /// Seconds of work that it lost, if it was evicted.
-    pub lost: i64,
+    /// Seconds of work that it lost, if it was evicted and that is known.
+    pub lost: Option<i64>,
     /// When it began to end, to find the first of a gang.
     pub onset: Timestamp,
     /// When it had ended.
@@ -170,10 +170,10 @@ fn newest_save(guest: &Guest, end: Timestamp) -> Option<(String, Timestamp)> {
 }
 
 /// Seconds that `guest` ran until `end` since it saved at `saved`, or at all.
-fn unsaved(guest: &Guest, saved: Option<Timestamp>, end: Timestamp) -> i64 {
-    let Some(began) = guest.ran else { return 0 };
+fn unsaved(guest: &Guest, saved: Option<Timestamp>, end: Timestamp) -> Option<i64> {
+    let began = guest.ran?;
     let since = saved.map_or(began, |saved| saved.max(began));
-    end.duration_since(since).as_secs().max(0)
+    Some(end.duration_since(since).as_secs().max(0))
 }
 
 fn sentence(container: &EndedContainer) -> String {
@@ -347,7 +347,8 @@ mod tests {
         let now = "2026-01-01T01:00:00Z".parse().unwrap();
         let outcome = of(&guest(phase, more), None, 3000, now).unwrap();
         let at = |at: Timestamp| at.strftime("%M:%S").to_string();
-        (outcome.checkpoint.map(|(reference, time)| (reference, at(time))), outcome.lost)
+        let saved = outcome.checkpoint.map(|(reference, time)| (reference, at(time)));
+        (saved, outcome.lost.unwrap_or(0))
     }
 
     #[test]

@@ -52,8 +52,6 @@ pub struct PoolPolicy {
     pub paused: bool,
     /// Most GPUs that guests hold.
     pub max_gpus: Option<i64>,
-    /// GPUs that lack to the reserve.
-    pub short: i64,
 }
 
 /// Which of `holdings` must go.
@@ -67,15 +65,7 @@ pub fn verdicts(holdings: &[Holding], policy: &Policy) -> BTreeMap<String, Verdi
     }
     for (pool, limits) in &policy.pools {
         let of_pool = |holding: &&Holding| holding.pool == *pool;
-        let of_pool = || holdings.iter().filter(of_pool);
-        shed(of_pool(), limits.max_gpus, &mut verdicts);
-        // What is on its way already fills the reserve too.
-        let (mut staying, mut leaving) = (0, 0);
-        for holding in of_pool() {
-            *(if goes(holding, &verdicts) { &mut leaving } else { &mut staying }) += holding.gpus;
-        }
-        let most = (limits.short > 0).then(|| staying - (limits.short - leaving).max(0));
-        shed(of_pool(), most, &mut verdicts);
+        shed(holdings.iter().filter(of_pool), limits.max_gpus, &mut verdicts);
     }
     for (grant, limit) in &policy.grants {
         let of_grant = |holding: &&Holding| holding.grant == *grant;
@@ -101,7 +91,7 @@ fn strayed(holding: &Holding, policy: &Policy) -> Option<Verdict> {
 }
 
 /// Whether all of a lease is on its way.
-fn goes(holding: &Holding, verdicts: &BTreeMap<String, Verdict>) -> bool {
+pub(super) fn goes(holding: &Holding, verdicts: &BTreeMap<String, Verdict>) -> bool {
     let verdict = verdicts.get(&holding.uid);
     holding.leaving || verdict.is_some_and(|verdict| verdict.only.is_none())
 }
@@ -236,19 +226,6 @@ mod tests {
         check(&holdings, &limits, &[("saved", OWNER_RECLAIMED)]);
         let holdings = ["young 9 8 a g priority=1", "saved 1 8 a g lost=10"];
         check(&holdings, &limits, &[("saved", OWNER_RECLAIMED)]);
-    }
-
-    #[test]
-    fn what_lacks_to_the_reserve_comes_from_guests() {
-        let short = |short| policy(PoolPolicy { short, ..PoolPolicy::default() }, None);
-        let holdings = ["old 1 4 a g", "new 2 2 a g"];
-        check(&holdings, &short(0), &[]);
-        check(&holdings, &short(1), &[("new", OWNER_RECLAIMED)]);
-        check(&holdings, &short(3), &[("old", OWNER_RECLAIMED)]);
-        check(&holdings, &short(9), &[("new", OWNER_RECLAIMED), ("old", OWNER_RECLAIMED)]);
-        // Those who leave anyway make room for it.
-        check(&["old 1 4 a g", "new 2 2 a g leaving"], &short(2), &[]);
-        check(&["old 1 4 a g", "new 2 2 a g leaving"], &short(3), &[("old", OWNER_RECLAIMED)]);
     }
 
     #[test]

@@ -58,8 +58,8 @@ pub enum Role {
     Waits {
         /// What it asks for.
         wish: Box<Wish>,
-        /// Whether nobody else will make room for it: kube-scheduler found none, or is not asked.
-        stranded: bool,
+        /// Whether its scheduler has tried, and found that it fits nowhere.
+        tried: bool,
     },
     /// It is ours, bound or not, ended or not.
     Guest(Box<Guest>),
@@ -116,7 +116,7 @@ impl Pod {
         }
         let wish = Wish { load: load.clone(), reach: Reach::slim(&spec) };
         let tried = status.is_some_and(found_no_room);
-        let role = Role::Waits { wish: Box::new(wish), stranded: tried || hindrance.scheduler };
+        let role = Role::Waits { wish: Box::new(wish), tried };
         Ok(Self { uid, version, load, role, hindrance })
     }
 
@@ -228,7 +228,7 @@ mod tests {
             slim(json!({"metadata": {"uid": "u"}, "spec": spec, "status": {"phase": phase}}))
         };
         let waits = pod("Pending", json!({"containers": gpus(1)})).unwrap();
-        assert!(matches!(waits.role, Role::Waits { stranded: false, .. }));
+        assert!(matches!(waits.role, Role::Waits { tried: false, .. }));
         assert_eq!(waits.place(), None);
         pod("Pending", json!({"containers": gpus(0)})).unwrap_err();
         pod("Succeeded", json!({"nodeName": "n", "containers": gpus(1)})).unwrap_err();
@@ -236,28 +236,28 @@ mod tests {
             .unwrap_err();
     }
 
-    /// Whether a pod waits that nobody else makes room for, and what hinders kube-scheduler.
-    fn stranded(spec: serde_json::Value, status: &serde_json::Value) -> (bool, bool, bool) {
+    /// Whether its scheduler has tried, and what hinders kube-scheduler.
+    fn waits(spec: serde_json::Value, status: &serde_json::Value) -> (bool, bool, bool) {
         let pod = json!({"metadata": {"uid": "u"}, "spec": spec, "status": status});
         let pod = slim(pod).unwrap();
-        let Role::Waits { stranded, .. } = pod.role else { panic!("it waits") };
-        (stranded, pod.hindrance.priority, pod.hindrance.scheduler)
+        let Role::Waits { tried, .. } = pod.role else { panic!("it waits") };
+        (tried, pod.hindrance.priority, pod.hindrance.scheduler)
     }
 
     #[test]
-    fn a_pod_is_stranded_where_no_scheduler_makes_room_for_it() {
+    fn a_pod_says_whether_its_scheduler_tried_and_what_hinders_kube_scheduler() {
         let new = json!({"phase": "Pending"});
         let tried = json!({"phase": "Pending", "conditions": [
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]});
         let plain = json!({"containers": gpus(1)});
-        assert_eq!(stranded(plain.clone(), &new), (false, false, false), "its turn will come");
-        assert_eq!(stranded(plain, &tried), (true, false, false));
+        assert_eq!(waits(plain.clone(), &new), (false, false, false), "its turn will come");
+        assert_eq!(waits(plain, &tried), (true, false, false));
         let other = json!({"containers": gpus(1), "schedulerName": "batch"});
-        assert_eq!(stranded(other, &new), (true, false, true));
+        assert_eq!(waits(other, &new), (false, false, true));
         let low = json!({"containers": gpus(1), "priority": -999});
-        assert_eq!(stranded(low, &new), (false, true, false));
+        assert_eq!(waits(low, &new), (false, true, false));
         let polite = json!({"containers": gpus(1), "priority": 9, "preemptionPolicy": "Never"});
-        assert_eq!(stranded(polite, &tried), (true, true, false));
+        assert_eq!(waits(polite, &tried), (true, true, false));
     }
 
     #[test]

@@ -51,6 +51,11 @@ impl Reclaims {
         &known.history
     }
 
+    /// The pool is gone.
+    pub(super) fn forget(&mut self, pool: &str) {
+        self.0.remove(pool);
+    }
+
     /// A guest of `pool` left, so long after it was told to go for the owner.
     pub(super) fn note(&mut self, pool: &str, took: SignedDuration) {
         let Some(Known { history, .. }) = self.0.get_mut(pool) else { return };

@@ -204,7 +204,7 @@ fn record(groups: &mut Vec<EndedGroup>, outcomes: &BTreeMap<u32, Outcome>) {
                 .checkpoint
                 .clone()
                 .map(|(reference, at)| Saved { at: Time(at), reference }),
-            lost_seconds: outcome.lost,
+            lost_seconds: outcome.lost.unwrap_or(0),
         }
         .bounded();
         let alike = groups.iter_mut().find(|other| {

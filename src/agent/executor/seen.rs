@@ -71,7 +71,7 @@ impl State {
             }
         }
         let newly = confirmed && !old.is_some_and(|old| old.spec.confirmed);
-        self.judge |= newly && serial <= self.policy;
+        self.judging.due |= newly && serial <= self.policy;
         self.recount(&uid);
         self.dirty.insert(uid);
     }
@@ -148,6 +148,7 @@ impl State {
         let guest = pod.guest().cloned();
         // What the owner does with GPUs may be something that no scheduler makes room for.
         let owners = guest.is_none() && pod.load.gpu_count() > 0;
+        let (role, load) = (pod.role.clone(), pod.load.clone());
         let waits = matches!(&pod.role, Role::Waits { .. });
         let request = asking::of_owner(&pod);
         let old = match self.pods.put(&uid, pod.version, pod) {
@@ -160,7 +161,8 @@ impl State {
             }
             Put::Changed(old) => Some(old),
         };
-        self.judge |= owners;
+        self.judging.due |=
+            owners && old.as_ref().is_none_or(|old| (&old.role, &old.load) != (&role, &load));
         if self.usages.set(&uid, taken) || waits || old.is_some_and(|old| is_wish(&old)) {
             self.capacity_changed();
         }

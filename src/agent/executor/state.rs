@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 
 use super::capacity::{self, Lent};
@@ -15,6 +15,7 @@ use super::event::{Event, Noted};
 use super::guest::{Guest, Key};
 use super::hindered::Hindered;
 use super::idling::Idling;
+use super::judging::Judging;
 use super::node::Node;
 use super::outcome;
 use super::pod::{Pod, Role, Wish};
@@ -30,6 +31,9 @@ use crate::api::gpupool::GpuPoolSpec;
 use crate::api::{GpuPool, GuestLease, HubGrant};
 use crate::cluster::Seen;
 use crate::engine::asked::Asked;
+
+/// A heartbeat is written down, and seen to be, within so much: its own deadline and a busy API server.
+const SEEN_WITHIN: SignedDuration = SignedDuration::from_secs(15);
 
 /// What is known of one lease.
 #[derive(Debug, Default)]
@@ -124,7 +128,9 @@ pub struct State {
     pub(super) serial: i64,
     /// Serial of the last change of the owner's policy.
     pub(super) policy: i64,
-    pub(super) judge: bool,
+    pub(super) judging: Judging,
+    /// The last contact that each grant tells of, and when it counts from by our clock, by UID.
+    pub(super) contacts: BTreeMap<String, (Timestamp, Timestamp)>,
     /// What is lent by its schedule; `None` = to be looked at.
     pub(super) windows: Option<Windows>,
     /// Who goes for an owner's pod that waits, by its UID.
@@ -148,7 +154,7 @@ impl State {
             Event::Pod(seen) => self.see_pod(seen, now),
             Event::Pool(seen) => self.see_pool(seen),
             Event::Lease(seen) => self.see_lease(seen),
-            Event::Grant(seen) => self.see_grant(seen),
+            Event::Grant(seen) => self.see_grant(seen, now),
             Event::Written(lease, task, written) => self.written(&lease, task, written, now),
             Event::Pictured(uid, pool) => {
                 self.boards.entry(uid).or_default().busy = false;
@@ -186,8 +192,7 @@ impl State {
                 if same || put == Put::Stale {
                     return;
                 }
-                self.lent = None;
-                self.changed = true;
+                self.capacity_changed();
                 let known = |old: &Node| old.labels == labels && old.cordoned == cordoned;
                 if !matches!(put, Put::Changed(old) if known(&old)) {
                     self.policy_changed();
@@ -206,11 +211,13 @@ impl State {
         self.members = None;
         self.windows = None;
         self.capacity_changed();
-        self.judge = true;
+        self.judging.due = true;
         self.policy = self.serial;
     }
 
     pub(super) fn capacity_changed(&mut self) {
+        // Room that came or went may be what an owner's pod or a reserve waits for.
+        self.judging.due |= self.judging.wanting;
         self.lent = None;
         self.hindered = None;
         self.changed = true;
@@ -225,7 +232,9 @@ impl State {
             Seen::Gone(pool) => vec![pool.uid],
         };
         for uid in gone {
-            self.pools.remove(&uid);
+            if let Some(pool) = self.pools.remove(&uid) {
+                self.reclaims.forget(&pool.name_any());
+            }
             self.boards.remove(&uid);
             self.idling.forget(&uid);
             self.policy_changed();
@@ -247,7 +256,7 @@ impl State {
         }
     }
 
-    fn see_grant(&mut self, seen: Seen<Noted<HubGrant>>) {
+    fn see_grant(&mut self, seen: Seen<Noted<HubGrant>>, now: Timestamp) {
         let policy = |grant: &HubGrant| {
             let going = grant.meta().deletion_timestamp.is_some();
             (grant.spec.max_gpus, grant.spec.priority, going)
@@ -259,6 +268,7 @@ impl State {
             Seen::Gone(grant) => vec![grant.uid],
             Seen::Object(Noted { uid, version, item }) => {
                 let new = policy(&item);
+                self.note_contact(&uid, &item, now);
                 let put = self.grants.put(&uid, version, item);
                 match put {
                     Put::Stale => {}
@@ -270,8 +280,25 @@ impl State {
         };
         for uid in gone {
             self.grants.remove(&uid);
+            self.contacts.remove(&uid);
             self.policy_changed();
         }
+    }
+
+    /// A contact that we saw to change is as old as it takes to be seen, whatever became of the machine's
+    /// clock; one that was there when we came is as old as it says.
+    fn note_contact(&mut self, uid: &str, grant: &HubGrant, now: Timestamp) {
+        let status = grant.status.as_ref();
+        let Some(said) = status.and_then(|status| status.last_contact.as_ref()) else { return };
+        let before = self.contacts.get(uid).map(|(before, _)| *before);
+        if before == Some(said.0) {
+            return;
+        }
+        let since = match before {
+            Some(_) => now.checked_sub(SEEN_WITHIN).unwrap_or(now),
+            None => said.0.min(now),
+        };
+        self.contacts.insert(uid.into(), (said.0, since));
     }
 
     /// Counts again what a lease holds.

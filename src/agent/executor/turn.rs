@@ -35,7 +35,8 @@ impl State {
             self.dirty.insert(uid);
         }
         self.watch_windows(now);
-        if std::mem::take(&mut self.judge) {
+        self.judging.due |= self.judging.again.is_some_and(|at| at <= now);
+        if std::mem::take(&mut self.judging.due) {
             self.pass_judgement(now);
         }
         let mut writes = Vec::new();
@@ -58,7 +59,7 @@ impl State {
         let boards = self.boards.values().filter(|board| self.changed && !board.busy);
         let board = boards.filter_map(|board| board.written?.checked_add(PUBLISHED).ok()).min();
         let window = self.windows.as_ref().and_then(|windows| windows.turn);
-        lease.into_iter().chain(board).chain(window).min()
+        lease.into_iter().chain(board).chain(window).chain(self.judging.again).min()
     }
 
     /// Leases to look at: proposals first, by the priority that the owner gives their hubs, oldest
@@ -94,7 +95,7 @@ impl State {
             return Vec::new();
         }
         self.lent();
-        let hindered = self.hindered.take().unwrap_or_else(|| self.hindered());
+        let hindered = self.hindered.take().unwrap_or_else(|| self.count_hindered());
         let mut writes = Vec::new();
         let mut later = false;
         let pools: Vec<_> =

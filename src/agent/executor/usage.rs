@@ -16,7 +16,7 @@ pub struct Entry {
     pub load: Load,
     /// Whether it is a guest's.
     pub guest: bool,
-    /// Whether it is of a pod that is not bound yet, and whose scheduler makes room for it.
+    /// Whether it is of a pod that is not bound yet: nominated by its scheduler, or only planned.
     pub nominated: bool,
     /// Whether it holds devices by resource claims.
     pub claims: bool,
@@ -65,6 +65,9 @@ impl Usages {
             usage.claims |= entry.claims;
             if entry.nominated {
                 usage.nominated.add(&entry.load);
+            }
+            if !entry.guest && !entry.nominated {
+                usage.owners.add(&entry.load);
             }
             if entry.guest {
                 usage.guests.add(&entry.load);

@@ -212,7 +212,7 @@ impl State {
             windows.lending.insert(name, lending);
         }
         self.windows = Some(windows);
-        self.judge = true;
+        self.judging.due = true;
         self.capacity_changed();
     }
 

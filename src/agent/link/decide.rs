@@ -288,9 +288,16 @@ fn mirror(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> Verdict {
         end_reason: status.end_reason,
         ended: status.ended,
     };
-    // Nodes go along with what else changes: an older hub drops them each time.
+    // Nodes go along with what else changes, and saves with the end that they belong to: an older hub
+    // drops both each time.
     let nodes = before.map(|status| status.nodes.clone()).unwrap_or_default();
-    if before == Some(&GpuLeaseStatus { nodes, ..mirror.clone() }) {
+    let mut known = GpuLeaseStatus { nodes, ..mirror.clone() };
+    for (new, old) in known.ended.iter_mut().zip(before.into_iter().flat_map(|one| &one.ended)) {
+        if old.checkpoint.is_none() && old.lost_seconds == 0 {
+            (new.checkpoint, new.lost_seconds) = (None, 0);
+        }
+    }
+    if before == Some(&known) {
         return Verdict::Rest;
     }
     report(mirror)

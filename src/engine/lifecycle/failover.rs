@@ -7,6 +7,9 @@ use super::record::{Allocation, Lease, Terms};
 
 /// What a kubelet needs to kill what is over its grace, in seconds.
 const KILLED_WITHIN: u64 = 10;
+/// A member that was heard so many seconds ago may have started pods since: it beats every ten seconds,
+/// and what it says of leases while it sends no beat counts as heard 40 s before.
+const UNHEARD: u64 = 60;
 /// Slack between two machines, in seconds.
 const SLACK: u64 = 5;
 
@@ -19,7 +22,7 @@ pub fn bound(terms: &Terms, allocation: &Allocation, lease: Option<&Lease>) -> O
     // The kubelet ends pods at their deadline, with agent and API server dead. They began before the
     // silence did: later only a lease whose pods were not all there makes new ones.
     let started = lease.is_some_and(|lease| lease.started);
-    let dead = started.then(|| gone(allocation.deadline_seconds));
+    let dead = started.then(|| gone(allocation.deadline_seconds.saturating_add(UNHEARD)));
     if terms.never_twice {
         return dead;
     }
@@ -72,8 +75,8 @@ mod tests {
     fn what_stays_where_it_is_and_what_moves_when() {
         let bound =
             |terms: &Terms, stop, started| bound(terms, &allocation(stop), Some(&lease(started)));
-        // 640 s by any clock, and five: no pod lives longer.
-        let dead = Some(658);
+        // 700 s by any clock, and five: no pod lives longer.
+        let dead = Some(720);
         assert_eq!(bound(&terms(None, false), None, true), dead);
         assert_eq!(bound(&terms(None, false), None, false), None, "it may make pods yet");
         assert_eq!(bound(&terms(Some(60), false), None, false), Some(60));

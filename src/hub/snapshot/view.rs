@@ -118,7 +118,7 @@ impl View {
         let state = &mut self.state;
         // Heartbeats may have been listed before the members, whose status says how long they lacked.
         if !std::mem::replace(&mut self.begun, true) {
-            state.recall_silence();
+            state.recall_silence(now.instant);
         }
         let mut looked = std::mem::take(&mut state.dirty);
         let due = state.notes.iter().filter(|(_, notes)| {

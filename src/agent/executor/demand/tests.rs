@@ -20,12 +20,14 @@ fn nodes(count: usize) -> Vec<Node> {
 /// A node as `"free=2 a/0:4@100 g/0:2@50*"`: guests by lease and index, GPUs and GPU-seconds that
 /// are lost; a star marks pods of a gang.
 fn place<'n>(node: &'n Node, text: &str) -> Place<'n> {
-    let mut place = Place { node, free: gpus(0), excess: gpus(0), tenants: Vec::new() };
+    let mut place = Place::of(node, Some("a"));
     for word in text.split_whitespace() {
         if let Some(free) = word.strip_prefix("free=") {
             place.free = gpus(free.parse().unwrap());
         } else if let Some(excess) = word.strip_prefix("over=") {
             place.excess = Load { milli_cpu: 0, ..gpus(excess.parse().unwrap()) };
+        } else if let Some(leaving) = word.strip_prefix("leaving=") {
+            place.leaving = gpus(leaving.parse().unwrap());
         } else {
             let (name, rest) = word.split_once(':').unwrap();
             let (lease, index) = name.split_once('/').unwrap();
@@ -119,6 +121,30 @@ fn guests_go_where_bound_pods_take_more_than_there_is() {
     assert_eq!(places[1].free, Load { milli_cpu: 2000, ..gpus(1) });
 }
 
+#[test]
+fn what_lacks_to_a_reserve_comes_from_the_cheapest_pods() {
+    let nodes = nodes(2);
+    let fill = |texts: [&str; 2], short, going: &[&str]| {
+        let mut places = [place(&nodes[0], texts[0]), place(&nodes[1], texts[1])];
+        let going = going.iter().map(|name| {
+            let (lease, index) = name.split_once('/').unwrap();
+            (lease.to_owned(), Some(Key { index: index.parse().unwrap(), rank: 0 }))
+        });
+        words(&fill_reserve(&mut places, "a", short, &going.collect()))
+    };
+    let two = ["a/0:1@5 a/1:1@5 b/0:4@90", "a/2:1@5 g/0:2@20*"];
+    assert_eq!(fill(two, 1, &[]), "a/0", "one pod of many, not its lease");
+    assert_eq!(fill(two, 3, &[]), "a/0 a/1 a/2");
+    assert_eq!(fill(two, 5, &[]), "a/0 a/1 a/2 g*");
+    assert_eq!(fill(two, 9, &[]), "a/0 a/1 a/2 b/0 g*");
+    assert_eq!(fill(two, 99, &[]), "a/0 a/1 a/2 b/0 g*");
+    assert_eq!(fill(two, 2, &["a/1"]), "a/0");
+    assert_eq!(fill(["leaving=2 a/0:1@5", ""], 2, &[]), "");
+    // The small one is taken first, but not needed once the large one goes.
+    assert_eq!(fill(["s/0:1@5 l/0:4@50", ""], 4, &[]), "l/0");
+    assert_eq!(words(&fill_reserve(&mut [place(&nodes[0], two[0])], "b", 1, &Victims::new())), "");
+}
+
 prop_compose! {
     fn any_place()(free in 0_u32..4, guests in prop::collection::vec((1_u32..5, 0_i64..50, any::<bool>(), 0_usize..3), 0..6))
         -> String {
@@ -140,6 +166,9 @@ proptest! {
     #[test]
     fn victims_are_enough_and_none_is_spare(texts in prop::collection::vec(any_place(), 1..4), count in 1_u32..9) {
         let nodes = nodes(texts.len());
+        // A single pod is on one node only.
+        let own = |(at, text): (usize, &String)| text.replace(" a", &format!(" n{at}a"));
+        let texts: Vec<_> = texts.iter().enumerate().map(own).collect();
         let before: Vec<_> = nodes.iter().zip(&texts).map(|(node, text)| place(node, text)).collect();
         let wish = wish(count);
         let going = make_room(&mut before.clone(), &[Claim { pod: "p", wish: &wish, stranded: true }]);

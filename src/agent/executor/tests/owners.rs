@@ -1,5 +1,6 @@
 //! The owner takes GPUs back in ways that kube-scheduler does not help with.
 
+use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::super::state::State;
@@ -80,6 +81,14 @@ fn guests_make_room_again_after_a_restart_and_a_write_that_failed() {
     // It dies before its first write of that turn.
     world.die(&mut state, 0);
     assert_eq!(deleted(&world), Vec::<&str>::new());
+    world.pass(1);
+    world.settle(&mut state);
+    assert_eq!(deleted(&world), Vec::<&str>::new(), "its scheduler may have a place for it");
+    world.pass(2);
+    world.settle(&mut state);
+    let ripe = world.now.checked_add(SignedDuration::from_secs(3)).unwrap();
+    assert_eq!(state.wake(), Some(ripe));
+    world.pass(3);
     world.settle(&mut state);
     assert_eq!(deleted(&world), ["b-0"]);
 }
@@ -90,7 +99,9 @@ fn pods_that_the_scheduler_makes_room_for_are_left_to_it() {
     let nominated = json!({"nominatedNodeName": "n0", "conditions": unschedulable()["conditions"]});
     wants(&mut world, "mine", 4, json!({}), nominated);
     wants(&mut world, "gated", 4, json!({"schedulingGates": [{"name": "g"}]}), unschedulable());
-    wants(&mut world, "huge", 9, json!({}), unschedulable());
+    wants(&mut world, "huge", 9, json!({"preemptionPolicy": "Never"}), unschedulable());
+    // Preemption does not help it, for a reason that we do not see.
+    wants(&mut world, "plain", 2, json!({}), unschedulable());
     world.settle(&mut state);
     assert_eq!(deleted(&world), Vec::<&str>::new());
 }
@@ -118,7 +129,11 @@ fn guests_stop_without_their_hub_only_if_their_job_wants_that() {
     world.pass(600);
     world.contact("g");
     world.settle(&mut state);
-    world.pass(899);
+    world.pass(880);
+    world.contact("g");
+    world.settle(&mut state);
+    // What was seen to change is as old as it takes to be seen.
+    world.pass(884);
     world.settle(&mut state);
     assert_eq!(world.status("stops").phase, Some(LeasePhase::Running));
     // A restart knows as much as the grant says.
@@ -126,6 +141,9 @@ fn guests_stop_without_their_hub_only_if_their_job_wants_that() {
     let mut state = world.listed();
     world.settle(&mut state);
     assert_eq!(world.status("stops").phase, Some(LeasePhase::Running));
+    world.pass(15);
+    world.settle(&mut state);
+    assert_eq!(world.status("stops").phase, Some(LeasePhase::Running), "by what the grant says");
     world.pass(1);
     world.settle(&mut state);
     assert_eq!(world.status("stops").phase, Some(LeasePhase::Releasing));
@@ -184,6 +202,44 @@ fn guests_come_only_in_the_owners_windows_and_are_gone_when_they_end() {
     world.propose("late", "0", 1, 1);
     world.settle(&mut state);
     assert_eq!(world.status("late").refusal.unwrap().reason, "WindowClosed");
+}
+
+#[test]
+fn a_pod_gets_its_gpus_once_what_stood_in_its_way_besides_guests_is_gone() {
+    let mut world = World::new(1, &json!({}));
+    let mut state = world.listed();
+    world.propose("l", "0", 1, 4);
+    world.settle(&mut state);
+    world.confirm("l");
+    run_to_start(&mut world, &mut state);
+    world.owner_pod("own", Some("n0"), 4);
+    wants(&mut world, "mine", 8, json!({"preemptionPolicy": "Never"}), unschedulable());
+    world.settle(&mut state);
+    assert_eq!(deleted(&world), Vec::<&str>::new(), "it would not fit without the guest either");
+    world.remove_pod("own");
+    world.settle(&mut state);
+    assert_eq!(deleted(&world), ["l-0"]);
+}
+
+#[test]
+fn a_device_plugin_that_restarts_drives_nobody_out() {
+    let (mut world, mut state) = full();
+    let node = world.pods["b-0"].spec.clone().unwrap().node_name.unwrap();
+    let mut value = serde_json::to_value(&world.nodes[&node]).unwrap();
+    value["status"]["allocatable"]["nvidia.com/gpu"] = "0".into();
+    world.put_node(value.clone());
+    wants(&mut world, "mine", 1, json!({"nodeName": "n0"}), json!({}));
+    world.settle(&mut state);
+    let there: Vec<_> =
+        deleted(&world).into_iter().filter(|name| !name.starts_with("g-")).collect();
+    assert_eq!(there, Vec::<&str>::new());
+    // One GPU less, and no owner's pod there: guests that run have theirs.
+    value["status"]["allocatable"]["nvidia.com/gpu"] = "7".into();
+    world.put_node(value);
+    world.settle(&mut state);
+    let there: Vec<_> =
+        deleted(&world).into_iter().filter(|name| !name.starts_with("g-")).collect();
+    assert!(there.len() <= 1, "{there:?}");
 }
 
 #[test]
