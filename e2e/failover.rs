@@ -61,8 +61,8 @@ fn guests_stop_or_go_on_without_their_hub_and_silent_members_work_is_run_elsewhe
             let stays = make("stays", json!({})).await;
             assert_eq!(
                 stops.status.unwrap().failover_bound_seconds,
-                Some(108),
-                "(60 + 30 + 10) s and slack"
+                Some(169),
+                "(60 + 60 + 30 + 10) s and slack"
             );
             let stops = api.get("stops").await.unwrap();
             hub_lost(federation, &api, [&stops, &moves, &stays]).await;

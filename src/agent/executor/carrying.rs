@@ -24,7 +24,7 @@ impl State {
             self.plan_rest(uid, lease, now);
         }
         let pool = self.pools.values().find(|pool| pool.name_any() == lease.spec.pool).cloned();
-        let contact = self.contact(lease);
+        let contact = self.contact(lease, now);
         let known = self.known.entry(uid.into()).or_default();
         known.memory.reserved.get_or_insert(now);
         let decision = runs::decide(
@@ -57,13 +57,14 @@ impl State {
     }
 
     /// When the hub of a lease was last known to answer, by its grant.
-    fn contact(&self, lease: &GuestLease) -> Option<Timestamp> {
+    fn contact(&self, lease: &GuestLease, now: Timestamp) -> Option<Timestamp> {
         let of = |(_, grant): &(&String, &HubGrant)| {
             grant.name_any() == lease.spec.grant && grant.spec.hub_id == lease.spec.hub_id
         };
         let (uid, _) = self.grants.iter().find(of)?;
-        let made = lease.metadata.creation_timestamp.as_ref().map(|made| made.0);
-        self.contacts.get(uid).map(|(_, since)| *since).or(made)
+        // Our record of a lease is made when its hub has just told of it.
+        let made = lease.metadata.creation_timestamp.as_ref().map(|made| made.0.min(now));
+        self.contacts.get(uid).map(|(_, since)| *since).max(made)
     }
 
     fn carry_out(

@@ -28,7 +28,8 @@ pub fn bound(terms: &Terms, allocation: &Allocation, lease: Option<&Lease>) -> O
     }
     let borne = terms.toleration_seconds;
     let tolerated = match allocation.stop_after {
-        Some(stop) => Some(gone(stop).max(borne.unwrap_or(0))),
+        // A lease that was made since the last beat counts from then.
+        Some(stop) => Some(gone(stop.saturating_add(UNHEARD)).max(borne.unwrap_or(0))),
         None => borne,
     };
     tolerated.into_iter().chain(dead).min()
@@ -83,9 +84,9 @@ mod tests {
         assert_eq!(bound(&terms(Some(6000), false), None, true), dead);
         assert_eq!(bound(&terms(Some(60), true), None, true), dead);
         assert_eq!(bound(&terms(Some(60), true), Some(100), false), None);
-        // With Stop: 140 s and slack, however little is tolerated.
-        assert_eq!(bound(&terms(None, false), Some(100), false), Some(148));
-        assert_eq!(bound(&terms(Some(60), false), Some(100), false), Some(148));
+        // With Stop: 200 s and slack, however little is tolerated.
+        assert_eq!(bound(&terms(None, false), Some(100), false), Some(210));
+        assert_eq!(bound(&terms(Some(60), false), Some(100), false), Some(210));
         assert_eq!(bound(&terms(Some(300), false), Some(100), false), Some(300));
         assert_eq!(super::bound(&terms(Some(60), false), &allocation(None), None), Some(60));
     }

@@ -147,7 +147,14 @@ fn guests_stop_without_their_hub_only_if_their_job_wants_that() {
     world.pass(1);
     world.settle(&mut state);
     assert_eq!(world.status("stops").phase, Some(LeasePhase::Releasing));
-    // The hub comes back too late for it.
+    // A lease that the hub makes now counts from now, whatever the grant says.
+    world.propose("next", "0", 1, 1);
+    world.edit("next", |lease| lease.spec.stop_after_seconds = Some(900));
+    world.settle(&mut state);
+    world.confirm("next");
+    run_to_start(&mut world, &mut state);
+    assert_eq!(world.status("next").phase, Some(LeasePhase::Running));
+    // The hub comes back too late for the first one.
     world.contact("g");
     world.kubelet();
     world.settle(&mut state);
