@@ -45,6 +45,10 @@
 //! - A GPU has at most one holder: the member's executor accepts serially, against its own books.
 //! - No index runs in two places because of us: the allocation in the job's status is the authority,
 //!   written with a precondition before its lease exists anywhere ([`hub`], `work.rs`).
+//! - What a silent member holds is run elsewhere only after it was superseded, and what the old attempt
+//!   says then counts for nothing ([`engine::lifecycle::failover`]).
+//! - Guests go for their owner, as few as will do: kube-scheduler preempts them, and the executor tells
+//!   them where it does not help, hub or no hub ([`agent::executor::demand`]).
 //! - A result counts once, and only from an allocation on record ([`engine::lifecycle`]).
 //! - Absence is not evidence: guests end because they are told to, because their time is over, or for
 //!   their owner, never because an object is missing.
