@@ -18,7 +18,7 @@ fn nodes(count: usize) -> Vec<Node> {
 }
 
 /// A node as `"free=2 a/0:4@100 g/0:2@50*"`: guests by lease and index, GPUs and GPU-seconds that
-/// are lost; a star marks pods of a gang.
+/// are lost; a star marks pods of a gang, a question mark those that are not bound.
 fn place<'n>(node: &'n Node, text: &str) -> Place<'n> {
     let mut place = Place::of(node, Some("a"));
     for word in text.split_whitespace() {
@@ -31,11 +31,11 @@ fn place<'n>(node: &'n Node, text: &str) -> Place<'n> {
         } else {
             let (name, rest) = word.split_once(':').unwrap();
             let (lease, index) = name.split_once('/').unwrap();
-            let (count, lost) = rest.trim_end_matches('*').split_once('@').unwrap();
+            let (count, lost) = rest.trim_end_matches(['*', '?']).split_once('@').unwrap();
             let key = Key { index: index.parse().unwrap(), rank: 0 };
             let cost = Cost { lost: lost.parse().unwrap(), ..Cost::default() };
             let (gang, load) = (rest.ends_with('*'), gpus(count.parse().unwrap()));
-            let (lease, bound) = (lease.into(), true);
+            let (lease, bound) = (lease.into(), !rest.ends_with('?'));
             place.tenants.push(Tenant { lease, key, gang, bound, load, cost });
         }
     }
@@ -113,6 +113,7 @@ fn guests_go_where_bound_pods_take_more_than_there_is() {
     assert_eq!(over("over=2 a/0:4@9 b/0:2@5"), "b/0");
     assert_eq!(over("over=3 a/0:4@9 b/0:2@5"), "a/0");
     assert_eq!(over("over=9 a/0:4@9 b/0:2@5"), "a/0 b/0");
+    assert_eq!(over("over=2 a/0:4@9 c/0:2@1?"), "a/0", "the other one holds nothing yet");
     // A gang that goes for one node makes room on the other.
     let mut places =
         [place(&nodes[0], "over=2 g/0:2@9*"), place(&nodes[1], "over=1 g/1:2@9* a/0:2@1")];
