@@ -52,6 +52,7 @@ check: packages deny ## The part of the gate without control planes
 
 .PHONY: e2e
 e2e: helm4 charts alerts e2e-packages ## Tests on real control planes
+	@# GOGC: API servers of tests live for seconds and have memory to spare.
 	GOGC=400 RUST_BACKTRACE=0 $(LINTED) test --locked --test e2e -- --test-threads=64 $(TESTS) # as many run as there are cores
 
 .PHONY: charts

@@ -14,8 +14,8 @@ mod record;
 mod tests;
 
 pub use record::{
-    Allocation, Attempt, CHECKPOINTS, Checkpoint, Ended, Evictions, FailureAction, FailurePattern,
-    FailureRule, Lease, Record, SUCCEEDED, Stage, Terms, Verdict,
+    Allocation, Attempt, CHECKPOINTS, Checkpoint, EARLIER, Ended, Evictions, FailureAction,
+    FailurePattern, FailureRule, Lease, Record, SUCCEEDED, Stage, Terms, Verdict,
 };
 
 /// A lease that its member has not answered for so long is withdrawn.
@@ -129,7 +129,7 @@ fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sig
     let over = overdue(terms, next, &allocation, &seen);
     let lost = standing == Standing::Lost;
     let Some(lease) = lease else {
-        if lost || over {
+        if lost || over.is_some() {
             end(terms, &mut next.record, &allocation, &Lease::default(), ("ClusterLost", now));
             return;
         }
@@ -148,14 +148,12 @@ fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sig
     if lost {
         return end(terms, &mut next.record, &allocation, lease, ("ClusterLost", now));
     }
-    if over && lease.withdrawn && lease.stage == Stage::Held {
-        // What ran in the dark is nobody's time.
-        let Standing::Silent(seconds) = standing else { return };
-        let heard = now - i64::try_from(seconds).unwrap_or(0).saturating_mul(1000);
-        let heard = heard.max(lease.start.unwrap_or(now)).min(now);
-        return end(terms, &mut next.record, &allocation, lease, ("ClusterLost", heard));
-    }
-    if over && lease.stage == Stage::Held {
+    if let Some(silent) = over.filter(|_| lease.stage == Stage::Held) {
+        if lease.withdrawn {
+            // What ran in the dark is nobody's time.
+            let heard = now.saturating_sub(silent).max(lease.start.unwrap_or(now)).min(now);
+            return end(terms, &mut next.record, &allocation, lease, ("ClusterLost", heard));
+        }
         // First its member is told, should it come back; then it is run elsewhere.
         next.steps.push(Step::Withdraw(allocation.epoch, SUPERSEDED));
     }
@@ -178,15 +176,21 @@ fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sig
     next.record.allocations.push(allocation);
 }
 
-/// Whether a silent member has been silent for longer than the job bears.
-fn overdue(terms: &Terms, next: &mut Advance, allocation: &Allocation, seen: &Sighting) -> bool {
-    let Standing::Silent(seconds) = seen.standing else { return false };
-    let Some(bound) = failover::bound(terms, allocation, seen.lease) else { return false };
+/// For how many milliseconds its member has been silent, if that is longer than the job bears.
+fn overdue(
+    terms: &Terms,
+    next: &mut Advance,
+    allocation: &Allocation,
+    seen: &Sighting,
+) -> Option<i64> {
+    let Standing::Silent(seconds) = seen.standing else { return None };
+    let bound = failover::bound(terms, allocation, seen.lease)?;
+    let millis = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000);
     if seconds < bound {
-        let left = i64::try_from(bound - seconds).unwrap_or(i64::MAX).saturating_mul(1000);
-        wake(&mut next.wake_at, seen.now.saturating_add(left));
+        wake(&mut next.wake_at, seen.now.saturating_add(millis(bound - seconds)));
+        return None;
     }
-    seconds >= bound
+    Some(millis(seconds))
 }
 
 fn earliest(left: Option<i64>, right: Option<i64>) -> Option<i64> {

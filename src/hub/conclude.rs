@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::facts::Notes;
 use super::jobs::{self, Sight, Wait};
-use super::rounds::{Identity, Now, Pass, held, promise, seen_leases, stored};
+use super::rounds::{Identity, Now, Pass, held, promise, stored};
 use super::state::{State, namespace_of};
 use super::work::{JobWork, LeaseWork, Work};
 use super::{bars, leases, queues};
@@ -17,7 +17,7 @@ use crate::api::gpulease::GpuLeaseStatus;
 use crate::api::reasons;
 use crate::engine::explain::{self, WaitReason};
 use crate::engine::lifecycle::failover::bound;
-use crate::engine::lifecycle::{Allocation, Step, Terms};
+use crate::engine::lifecycle::{Allocation, Step};
 use crate::engine::model::{Epoch, Placement, Refusal, Waiting};
 
 /// A waiting job's message is rewritten at most this often while its reason stays the same.
@@ -53,8 +53,7 @@ pub(super) fn conclude(
             notes.hold = None;
         }
         for placement in placed {
-            let terms = convert::terms(&pass.job);
-            let allocation = allocate(state, &mut pass, &terms, placement, (identity, now));
+            let allocation = allocate(state, &mut pass, placement, (identity, now));
             let saved = &pass.advance.record.checkpoints;
             let lease = leases::build(&pass.job, &allocation, saved, &identity.id);
             promise(state, &pass.id, &asked, &allocation);
@@ -87,11 +86,10 @@ fn complete(pass: &Pass, epoch: Epoch, identity: &Identity) -> Option<LeaseWork>
 fn allocate(
     state: &State,
     pass: &mut Pass,
-    terms: &Terms,
     placement: Placement,
     (identity, now): (&Identity, Now),
 ) -> Allocation {
-    let record = &mut pass.advance.record;
+    let (record, terms) = (&mut pass.advance.record, &pass.terms);
     let attempt = record.next_attempt;
     record.next_attempt += 1;
     let key = (namespace_of(&placement.pool.member), placement.pool.pool.clone());
@@ -194,10 +192,9 @@ pub(super) fn status(
     let members = pass.advance.record.allocations.iter().map(|held| held.pool.member.clone());
     let silent: BTreeSet<String> =
         members.filter(|member| state.is_silent(member, now.instant)).collect();
-    let (terms, seen) = (convert::terms(&pass.job), seen_leases(state, &pass.id));
     let held = pass.advance.record.allocations.iter();
-    let bounds = held.filter_map(|held| bound(&terms, held, seen.get(&held.epoch)));
-    let suspects = if silent.is_empty() { None } else { state.suspects_itself(now.instant) };
+    let bounds = held.filter_map(|held| bound(&pass.terms, held, pass.leases.get(&held.epoch)));
+    let suspects = if silent.is_empty() { None } else { state.suspected };
     jobs::status(&Sight {
         bound: bounds.min(),
         suspects,

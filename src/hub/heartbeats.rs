@@ -60,6 +60,8 @@ impl Silence {
         if self.is_silent(now) && self.heard.is_some() {
             self.before = SILENT_AFTER + Duration::from_secs(1);
             self.heard = Some(now);
+            // What was written down before is older than this.
+            self.found = false;
         }
     }
 
@@ -201,5 +203,7 @@ mod tests {
         silence.alive(at(600));
         assert!(silence.is_silent(at(600)));
         assert_eq!(silence.lasts(at(660)).unwrap().as_secs(), 101);
+        silence.recall(Some(600), at(660));
+        assert_eq!(silence.lasts(at(660)).unwrap().as_secs(), 101, "the count of before is over");
     }
 }

@@ -78,7 +78,7 @@ fn due(state: &State, now: Instant) -> Vec<String> {
             .and_then(|member| member.status.clone())
             .unwrap_or_default();
         let said = !conditions::is_true(&status.conditions, reasons::READY);
-        silence.is_silent(now) && (!said || status.silent_seconds < silence.persisted(now))
+        silence.is_silent(now) && (!said || status.silent_seconds != silence.persisted(now))
     });
     let ready = |name: &String| {
         let member = state.members.get(&(String::new(), name.clone()));

@@ -288,7 +288,7 @@ impl Loop {
 
     /// Decides everything that can be decided, and starts the writes.
     fn pass(&mut self, now: Now) {
-        self.state.leave_out_suspicion(now.instant);
+        self.state.doubt(now.instant);
         self.figures.count(std::mem::take(&mut self.state.tally));
         let timer = self.figures.hub.round_seconds.start_timer();
         let work = rounds::decide(&mut self.state, &self.identity, now);

@@ -16,7 +16,7 @@ use super::work::Work;
 use super::{bars, conclude, guests, leases, queues, shares, snapshot};
 use crate::api::convert;
 use crate::api::{GpuJob, reasons};
-use crate::engine::lifecycle::{self, Advance, Allocation, Standing, Step};
+use crate::engine::lifecycle::{self, Advance, Allocation, Standing, Step, Terms};
 use crate::engine::model::{Demand, Epoch, Hold, JobId, Placement, Plan, Request};
 use crate::engine::preempt::Preemption;
 use crate::engine::reserve::PATIENCE;
@@ -60,7 +60,11 @@ pub(super) struct Pass {
     pub(super) asked: Read,
     /// Its queue, or the name of the one that does not do.
     pub(super) queue: Result<String, String>,
-    /// What follows from its leases.
+    /// What its user asked for its life.
+    pub(super) terms: Terms,
+    /// What is seen of its leases.
+    pub(super) leases: BTreeMap<Epoch, lifecycle::Lease>,
+    /// What follows from them.
     pub(super) advance: Advance,
 }
 
@@ -237,7 +241,7 @@ fn retire(state: &mut State, id: &JobId) -> Vec<Work> {
     work
 }
 
-pub(super) fn seen_leases(state: &State, id: &JobId) -> BTreeMap<Epoch, lifecycle::Lease> {
+fn seen_leases(state: &State, id: &JobId) -> BTreeMap<Epoch, lifecycle::Lease> {
     let keys = state.leases_of.get(id).into_iter().flatten();
     let seen =
         keys.filter_map(|(epoch, key)| Some((*epoch, convert::lease(state.leases.get(key)?))));
@@ -272,7 +276,7 @@ pub(super) fn pass(
     let leases = seen_leases(state, &id);
     let standing = |member: &str| standings.get(member).copied().unwrap_or(Standing::Live);
     let advance = lifecycle::advance(&terms, &record, &leases, standing, now.wall.as_millisecond());
-    Pass { id, job, asked, queue, advance }
+    Pass { id, job, asked, queue, terms, leases, advance }
 }
 
 /// What the job asks, read once for each generation; a priority class that is not there is wrong.
@@ -334,7 +338,7 @@ pub(super) fn note_held(state: &mut State, pass: &Pass) {
 
 /// GPUs that the job holds by its record, by model.
 pub(super) fn held(pass: &Pass) -> BTreeMap<String, u64> {
-    let gpus = convert::terms(&pass.job).gpus;
+    let gpus = pass.terms.gpus;
     let mut held: BTreeMap<String, u64> = BTreeMap::new();
     for allocation in &pass.advance.record.allocations {
         let more = gpus.saturating_mul(u64::from(allocation.live().len()));

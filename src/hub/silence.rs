@@ -35,7 +35,7 @@ impl State {
     #[must_use]
     pub(super) fn silent_seconds(&self, member: &str, now: Instant) -> u64 {
         let deaf = self.heard.is_none_or(|heard| now.saturating_duration_since(heard) > DEAF_AFTER);
-        if deaf || self.suspects_itself(now).is_some() {
+        if deaf || self.suspected.is_some() {
             return 0;
         }
         // What a former leader counted may be over by now: it is looked at for a while first.
@@ -63,22 +63,19 @@ impl State {
         }
     }
 
-    /// A hub that suspected itself does not hold that time against members which are still to come back:
-    /// their silence counts anew.
-    pub(super) fn leave_out_suspicion(&mut self, now: Instant) {
-        match (self.suspects_itself(now).is_some(), self.suspected) {
-            (true, false) => self.suspected = true,
-            (false, true) => {
-                self.suspected = false;
-                self.silence.values_mut().for_each(|silence| silence.alive(now));
-            }
-            _ => {}
+    /// Looks whether this hub rather suspects itself. What it did not hear while it did is not held
+    /// against members which are still to come back: their silence counts anew.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        let suspected = self.suspects_itself(now);
+        let before = std::mem::replace(&mut self.suspected, suspected);
+        if before.is_some() && self.suspected.is_none() {
+            self.silence.values_mut().for_each(|silence| silence.alive(now));
         }
     }
 
     /// How many members are silent, and of how many, if this hub rather suspects itself.
     #[must_use]
-    pub(super) fn suspects_itself(&self, now: Instant) -> Option<(usize, usize)> {
+    fn suspects_itself(&self, now: Instant) -> Option<(usize, usize)> {
         // Those that leave are the operator's word that they are gone, not this hub's guess.
         let known = self.members.iter().map(|(_, member)| member);
         let known = known.filter(|member| member.metadata.deletion_timestamp.is_none());

@@ -65,8 +65,8 @@ pub(super) struct State {
     pub(super) promises: BTreeMap<(JobId, Epoch), Promise>,
     /// Leases that were seen to run.
     pub(super) ran: BTreeSet<Key>,
-    /// Whether so many members were silent lately that this hub suspected itself.
-    pub(super) suspected: bool,
+    /// How many members are silent, and of how many, while this hub rather suspects itself.
+    pub(super) suspected: Option<(usize, usize)>,
     /// How long each member has been silent.
     pub(super) silence: BTreeMap<String, Silence>,
     /// When any member was last heard.

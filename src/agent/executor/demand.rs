@@ -250,18 +250,16 @@ fn depart(places: &mut [Place], victims: &Victims) {
     }
 }
 
-/// What is left of `all` beside what is taken, once `leaving` has gone.
+/// GPUs of `taken` beyond `all`, as far as the `owners` pods hold them: a device plugin that restarts,
+/// or finds a GPU broken, is nobody's demand.
 #[must_use]
-pub fn rest(all: &Load, taken: &Load, leaving: &Load) -> Load {
-    without(all, &without(taken, leaving))
-}
-
-/// GPUs of `taken` beyond `all`, once `leaving` has gone.
-#[must_use]
-pub fn beyond(taken: &Load, leaving: &Load, all: &Load) -> Load {
-    let mut beyond = without(&without(taken, leaving), all);
-    beyond.gpus.retain(|_, count| *count > 0);
-    Load { gpus: beyond.gpus, ..Load::default() }
+pub fn beyond(taken: &Load, all: &Load, owners: &Load) -> Load {
+    let mut gpus = without(taken, all).gpus;
+    gpus.retain(|resource, count| {
+        *count = (*count).min(owners.gpus.get(resource).copied().unwrap_or(0));
+        *count > 0 && all.gpus.contains_key(resource)
+    });
+    Load { gpus, ..Load::default() }
 }
 
 /// `load` less what is in `part`, down to nothing.

@@ -29,8 +29,7 @@ const TOLD: i64 = -1;
 pub(super) struct Judging {
     /// Now: something happened that may matter.
     pub(super) due: bool,
-    /// Whether an owner's pod waits that only we help, or a pool keeps a reserve: whatever changes what
-    /// is free matters then.
+    /// Whether an owner's pod waits that only we help: whatever changes what is free matters then.
     pub(super) wanting: bool,
     /// Since when pods of other schedulers wait that those have not told of, by UID.
     foreign: BTreeMap<String, Timestamp>,
@@ -154,10 +153,8 @@ impl State {
             let going_there: Victims = going_there.cloned().collect();
             going.extend(demand::fill_reserve(&mut places, pool, lent.short, &going_there));
         }
-        let reserves = open_pools(&self.pools).values().any(|spec| spec.offer.reserve_gpus > 0);
-        let wanting = reserves || !stranded.is_empty();
         drop(places);
-        self.judging.wanting = wanting;
+        self.judging.wanting = !stranded.is_empty();
         self.evicting.extend(new);
         going.extend(self.evicting.values().flatten().cloned());
         going
@@ -211,7 +208,6 @@ impl State {
         let pool = |node: &Node| self.members.as_ref()?.get(&node.name).map(String::as_str);
         let mut places: BTreeMap<&str, Place> =
             usable.map(|node| (node.name.as_str(), Place::of(node, pool(node)))).collect();
-        let mut leaving: BTreeMap<&str, Load> = BTreeMap::new();
         let mut unbound: BTreeMap<&str, Load> = BTreeMap::new();
         for holding in holdings {
             let (Some(known), Some(lease)) =
@@ -233,7 +229,6 @@ impl State {
                 let told = guest.deleting || known.memory.asked.get(key) == Some(uid);
                 if told || owner::goes(holding, verdicts) || going.contains(&named) {
                     place.leaving.add(&load);
-                    leaving.entry(place.node.name.as_str()).or_default().add(&load);
                     continue;
                 }
                 let bound = guest.node.is_some();
@@ -250,17 +245,11 @@ impl State {
         let nothing = Load::default();
         for (name, place) in &mut places {
             let (usage, all) = (self.usages.of(name), &place.node.allocatable);
-            let goes = leaving.get(name).unwrap_or(&nothing);
-            place.free = demand::rest(all, &usage.all, goes);
-            let bound = demand::without(&usage.all, &usage.nominated);
-            let bound = demand::without(&bound, unbound.get(name).unwrap_or(&nothing));
-            // A device plugin that restarts or finds a GPU broken is no owner's pod.
-            place.excess = demand::beyond(&bound, goes, all);
-            place.excess.gpus.retain(|resource, _| all.gpus.contains_key(resource));
-            for (resource, count) in &mut place.excess.gpus {
-                *count = (*count).min(usage.owners.gpus.get(resource).copied().unwrap_or(0));
-            }
-            place.excess.gpus.retain(|_, count| *count > 0);
+            let stays = demand::without(&usage.all, &place.leaving);
+            place.free = demand::without(all, &stays);
+            let stays = demand::without(&stays, &usage.nominated);
+            let stays = demand::without(&stays, unbound.get(name).unwrap_or(&nothing));
+            place.excess = demand::beyond(&stays, all, &usage.owners);
         }
         places.into_values().collect()
     }

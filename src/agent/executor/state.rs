@@ -192,6 +192,8 @@ impl State {
                 if same || put == Put::Stale {
                     return;
                 }
+                // Nodes that come, go or change may leave a reserve short.
+                self.judging.due = true;
                 self.capacity_changed();
                 let known = |old: &Node| old.labels == labels && old.cordoned == cordoned;
                 if !matches!(put, Put::Changed(old) if known(&old)) {

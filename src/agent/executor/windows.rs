@@ -18,10 +18,9 @@ const DAYS: i64 = 9;
 const ALWAYS: SignedDuration = SignedDuration::from_hours(24 * 7);
 
 /// Whether a pool is lent now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lending {
     /// It is, without an end in sight.
-    #[default]
     Always,
     /// It is until then.
     Until(Timestamp),
@@ -32,7 +31,7 @@ pub enum Lending {
 }
 
 impl Lending {
-    /// Whether guests may be there, given the notice that they get; and when that changes by itself.
+    /// Whether guests may be there, given the notice that they get.
     #[must_use]
     pub fn is_open(&self, notice: i64, now: Timestamp) -> bool {
         match self {

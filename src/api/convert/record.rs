@@ -192,6 +192,12 @@ mod tests {
     use crate::engine::model::Epoch;
 
     #[test]
+    fn a_record_never_holds_more_than_can_be_stored() {
+        assert_eq!(lifecycle::CHECKPOINTS, crate::api::MAX_CHECKPOINTS);
+        assert_eq!(lifecycle::EARLIER, crate::api::gpulease::MAX_EARLIER);
+    }
+
+    #[test]
     fn a_record_survives_the_status() {
         let epoch = Epoch { incarnation: 2, attempt: 6 };
         let pool = PoolId { member: "a".into(), pool: "p".into() };

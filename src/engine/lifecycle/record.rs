@@ -7,8 +7,8 @@ use crate::engine::model::{Epoch, PoolId};
 
 /// Most saves of replicas that are kept: see `api::MAX_CHECKPOINTS`.
 pub const CHECKPOINTS: usize = 256;
-/// Most attempts before it that an attempt is told.
-const EARLIER: usize = 10;
+/// Most attempts before it that an attempt is told: see `api::gpulease::MAX_EARLIER`.
+pub const EARLIER: usize = 10;
 
 /// What the user asked, as far as the life of the replicas depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

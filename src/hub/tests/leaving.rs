@@ -21,16 +21,6 @@ fn member(world: &World, name: &str) -> Option<Value> {
     world.server.store().objects.get(&at("memberclusters", "", name)).cloned()
 }
 
-/// Time passes in steps, and everybody acts.
-async fn pass_time(world: &mut World, seconds: u64) {
-    for _ in 0..seconds / 5 {
-        world.after(5_000);
-        world.members_act();
-        world.pass(0).await;
-        world.hear(0);
-    }
-}
-
 /// Reason of a member's `Ready`, and the keys of its taints.
 fn standing(world: &World, name: &str) -> (String, Vec<String>) {
     let member = member(world, name).unwrap();
@@ -47,9 +37,9 @@ async fn a_member_that_beats_and_takes_no_notice_of_its_leases_is_silent() {
     assert_eq!(standing(&world, "north"), ("Ready".into(), vec![]));
     world.members[0].mood = Mood::Mute;
     world.submit("train", 1, json!({}));
-    pass_time(&mut world, 40).await;
+    world.pass_time(40).await;
     assert_eq!(standing(&world, "north"), ("Ready".into(), vec![]));
-    pass_time(&mut world, 10).await;
+    world.pass_time(10).await;
     let unreachable = vec!["idlewild.dev/unreachable".to_owned()];
     assert_eq!(standing(&world, "north"), ("MemberSilent".into(), unreachable));
     assert_eq!(world.phase("train"), "Succeeded", "on the other one, after 10 s");
@@ -65,9 +55,9 @@ async fn a_member_that_beats_and_takes_no_notice_of_its_leases_is_silent() {
 async fn nothing_is_evicted_when_a_member_falls_silent() {
     let mut world = running_in_the_north().await;
     world.members[0].mood = Mood::Silent;
-    pass_time(&mut world, 35).await;
+    world.pass_time(35).await;
     assert_eq!(world.phase("train"), "Running");
-    pass_time(&mut world, 600).await;
+    world.pass_time(600).await;
     assert_eq!(world.phase("train"), "Unknown");
     let (status, reason, _) = world.condition("train", "Reachable");
     assert_eq!((status.as_str(), reason.as_str()), ("False", "MemberSilent"));
@@ -91,10 +81,10 @@ async fn nothing_is_evicted_when_a_member_falls_silent() {
 async fn a_new_hub_does_not_take_a_silent_member_for_one_that_was_heard() {
     let mut world = running_in_the_north().await;
     world.members[0].mood = Mood::Silent;
-    pass_time(&mut world, 120).await;
+    world.pass_time(120).await;
     world.forget_calls();
     world.reborn(0);
-    pass_time(&mut world, 120).await;
+    world.pass_time(120).await;
     assert_eq!(world.phase("train"), "Unknown");
     assert_eq!(world.shorts(), Vec::<String>::new());
     world.is_silent().await;
@@ -121,7 +111,7 @@ async fn a_hub_that_could_hear_nobody_gives_no_leaving_member_up() {
 async fn a_member_that_leaves_in_silence_loses_its_leases_which_go_elsewhere() {
     let mut world = running_in_the_north().await;
     world.members[0].mood = Mood::Silent;
-    pass_time(&mut world, 60).await;
+    world.pass_time(60).await;
     world.delete("memberclusters", "", "north");
     let mut gone_at = None;
     for step in 0..100 {
@@ -171,7 +161,7 @@ async fn a_member_that_leaves_in_order_ends_its_leases_first() {
 async fn a_member_that_was_removed_by_force_is_looked_up_before_it_is_given_up() {
     let mut world = running_in_the_north().await;
     world.members[0].mood = Mood::Silent;
-    pass_time(&mut world, 60).await;
+    world.pass_time(60).await;
     world.edit_metadata("memberclusters", "north", json!({"finalizers": []}));
     world.delete("memberclusters", "", "north");
     let asked = |world: &World| {

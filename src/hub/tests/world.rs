@@ -104,6 +104,16 @@ impl World {
         self.members.iter().for_each(|member| member.beat(&mut store));
     }
 
+    /// Time passes in steps, and everybody acts.
+    pub(super) async fn pass_time(&mut self, seconds: u64) {
+        for _ in 0..seconds / 5 {
+            self.after(5_000);
+            self.members_act();
+            self.pass(0).await;
+            self.hear(0);
+        }
+    }
+
     pub(super) fn members_act(&mut self) {
         let mut store = self.server.store();
         self.members.iter_mut().for_each(|member| member.act(&mut store));
