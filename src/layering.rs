@@ -151,6 +151,20 @@ fn only_the_command_line_reads_the_environment() {
 }
 
 #[test]
+fn hub_and_agent_read_the_time_from_their_clock_alone() {
+    let except =
+        ["cluster/clock.rs", "hub/snapshot/view.rs", "agent/link/observe.rs", "agent/link/key.rs"];
+    forbid(
+        &["hub/", "agent/", "cluster/"],
+        &["Timestamp::now()", "SystemTime"],
+        &except,
+        "time is given",
+    );
+    forbid(&["hub/", "cluster/"], &["Instant::now()"], &except, "time is given");
+    forbid(&["hub/", "agent/", "cluster/"], &["rand::"], &except, "chance is given");
+}
+
+#[test]
 fn only_the_roots_of_hub_agent_and_gateway_spawn_tasks() {
     let except = [
         "gateway/mod.rs",

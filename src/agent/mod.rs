@@ -12,7 +12,7 @@ use std::sync::Arc;
 use kube::Client;
 use tracing::info;
 
-use crate::cluster::Error;
+use crate::cluster::{Clock, Error};
 use crate::http;
 use crate::metrics::{self, Process};
 
@@ -62,23 +62,27 @@ pub async fn run(
         move || shown.closed().into_iter().chain(grants.closed()).map(str::to_owned).collect();
     let server = tokio::spawn(http::serve(settings.listen, registry, Arc::new(gates)));
     info!(namespace = settings.namespace, "agent starts");
+    let clock = Clock::default();
     let guests = executor::Settings {
         namespace: settings.namespace.clone(),
         guest_namespace: settings.guest_namespace.clone(),
         sandbox: settings.sandbox,
+        clock: clock.clone(),
     };
     let hubs = link::Settings {
         namespace: settings.namespace,
         guest_namespace: settings.guest_namespace,
-        proxy: settings.proxy,
+        dial: link::client::Dial::new(settings.proxy),
+        clock,
     };
     // Each half has a task of its own: reclaim never waits for a hub.
     let executor = tokio::spawn(executor::run(clients.executor, guests, health, guest_figures));
     let link = tokio::spawn(link::run(clients.link, hubs, linked, hub_figures));
     tokio::select! {
+        biased;
+        () = stop => Ok(()),
         ended = executor => Err(unfit(format!("the executor ended: {ended:?}"))),
         ended = link => Err(unfit(format!("the link ended: {ended:?}"))),
         ended = server => Err(unfit(format!("cannot serve on {}: {ended:?}", settings.listen))),
-        () = stop => Ok(()),
     }
 }

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tracing::{info, warn};
 
 use super::client::within;
+use super::clock::Clock;
 use super::error::{Error, Outcome, chain};
 
 /// How long a leader that says nothing stays leader.
@@ -29,13 +29,19 @@ pub struct Election {
     api: Api<Lease>,
     name: String,
     identity: String,
+    clock: Clock,
 }
 
 impl Election {
     /// An election on Lease `name` in `namespace`, as `identity`.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, name: &str, identity: String) -> Self {
-        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity }
+    pub fn new(
+        client: Client,
+        (namespace, name): (&str, &str),
+        identity: String,
+        clock: Clock,
+    ) -> Self {
+        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity, clock }
     }
 
     /// Returns once this process leads.
@@ -56,12 +62,12 @@ impl Election {
 
     /// Renews until leadership is lost.
     pub async fn hold(&self) {
-        let mut renewed = Instant::now();
-        while renewed.elapsed() < STEP_DOWN {
+        let mut renewed = self.clock.instant();
+        while self.since(renewed) < STEP_DOWN {
             tokio::time::sleep(PERIOD).await;
             // Counted from before the call, and cut off in time: who steps down late leads twice.
-            let asked = Instant::now();
-            let left = STEP_DOWN.saturating_sub(renewed.elapsed());
+            let asked = self.clock.instant();
+            let left = STEP_DOWN.saturating_sub(self.since(renewed));
             match tokio::time::timeout(left, self.renew()).await {
                 Ok(Ok(true)) => renewed = asked,
                 Ok(Ok(false)) => return warn!("another process leads now"),
@@ -70,6 +76,10 @@ impl Election {
             }
         }
         warn!("could not renew leadership in time");
+    }
+
+    fn since(&self, instant: Instant) -> Duration {
+        self.clock.instant().saturating_duration_since(instant)
     }
 
     async fn attempt(
@@ -88,13 +98,13 @@ impl Election {
         let ours = spec.holder_identity.as_ref() == Some(&self.identity);
         match seen {
             Some((before, since)) if *before == renewed => {
-                if !(free || ours || since.elapsed() > LENGTH) {
+                if !(free || ours || self.since(*since) > LENGTH) {
                     return Ok(false);
                 }
             }
             _ if free || ours => {}
             _ => {
-                *seen = Some((renewed, Instant::now()));
+                *seen = Some((renewed, self.clock.instant()));
                 return Ok(false);
             }
         }
@@ -121,7 +131,7 @@ impl Election {
             holder_identity: Some(self.identity.clone()),
             lease_duration_seconds: i32::try_from(LENGTH.as_secs()).ok(),
             lease_transitions: Some(transitions),
-            renew_time: Some(MicroTime(Timestamp::now())),
+            renew_time: Some(MicroTime(self.clock.wall())),
             ..LeaseSpec::default()
         };
         let metadata = ObjectMeta { name: Some(self.name.clone()), ..metadata };

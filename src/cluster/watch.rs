@@ -2,10 +2,12 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures::StreamExt;
 use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -58,7 +60,10 @@ pub async fn feed<K, T>(
     if let Some(labels) = labels {
         config = config.labels(labels);
     }
-    let mut events = Box::pin(watcher::watcher(untyped(api), config).default_backoff());
+    let mut events = Box::pin(
+        watcher::watcher(untyped(api), config)
+            .backoff(ResetTimerBackoff::new(Patience(FIRST_WAIT), FORGIVEN_AFTER)),
+    );
     let mut broken = false;
     while let Some(event) = events.next().await {
         let seen = match event {
@@ -83,6 +88,34 @@ pub async fn feed<K, T>(
         if sender.send(keep(seen)).await.is_err() {
             return;
         }
+    }
+}
+
+/// Waits between failures, each twice as long. They are the library's own without its random part, so
+/// that what happens can be made to happen again; those who watch one server are few.
+#[derive(Debug)]
+struct Patience(Duration);
+
+/// First wait after a failure.
+const FIRST_WAIT: Duration = Duration::from_millis(800);
+/// Longest wait after a failure.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Failures so far apart are not in a row.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(120);
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let wait = self.0;
+        self.0 = (wait * 2).min(LONGEST_WAIT);
+        Some(wait)
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        self.0 = FIRST_WAIT;
     }
 }
 

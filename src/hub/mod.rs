@@ -11,16 +11,16 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::api::HUB_CONFIG_MAP;
 use crate::cluster::election::Election;
-use crate::cluster::{Error, within};
+use crate::cluster::{Clock, Error, within};
 use crate::http;
 use crate::metrics::{self, Process};
 
@@ -99,12 +99,35 @@ pub async fn run(
     settings: Settings,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let gates = Arc::new(Mutex::new(vec!["start".to_owned()]));
+    let gates: Gates = Arc::new(Mutex::new(vec!["start".to_owned()]));
     let shown = gates.clone();
     let Process { registry, common } = process;
-    let figures = Figures::new(metrics::Hub::new(&registry), common);
+    let figures = (metrics::Hub::new(&registry), common);
     let show = Arc::new(move || shown.lock().map(|gates| gates.clone()).unwrap_or_default());
     let server = tokio::spawn(http::serve(settings.listen, registry, show));
+    let listen = settings.listen;
+    tokio::select! {
+        result = serve(client, settings, (Clock::default(), gates), figures, stop) => result,
+        ended = server => Err(Error::Unfit {
+            reason: format!("cannot serve on {listen}: {ended:?}"),
+        }),
+    }
+}
+
+/// Names of what keeps the hub from working, for whoever asks.
+type Gates = Arc<Mutex<Vec<String>>>;
+
+/// Works until it is told to stop.
+///
+/// # Errors
+/// If the hub's identity cannot be read.
+pub(crate) async fn serve(
+    client: Client,
+    settings: Settings,
+    (clock, gates): (Clock, Gates),
+    (counted, common): (metrics::Hub, metrics::Common),
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
     let identity = identity(&client, &settings).await?;
     info!(hub = identity.id, incarnation = identity.incarnation, "hub starts");
     let (sender, receiver) = mpsc::channel(4096);
@@ -112,9 +135,9 @@ pub async fn run(
     let (leads, leader) = watch::channel(!settings.elect);
     let election = Arc::new(Election::new(
         client.clone(),
-        &settings.namespace,
-        ELECTION,
+        (&settings.namespace, ELECTION),
         settings.identity.clone(),
+        clock.clone(),
     ));
     let (candidate, elect) = (election.clone(), settings.elect);
     let held = async move {
@@ -130,20 +153,18 @@ pub async fn run(
         }
     };
     let hand = Hand { client: client.clone(), answers: sender };
-    let hub = Loop::new(identity, hand, gates, figures);
-    let result = tokio::select! {
-        () = hub.run(receiver, leader) => Ok(()),
+    let hub = Loop::new(identity, hand, gates, (Figures::new(counted, common), clock));
+    tokio::select! {
+        biased;
+        () = stop => {}
+        () = hub.run(receiver, leader) => {}
         never = held => never,
-        () = watches => Ok(()),
-        ended = server => Err(Error::Unfit {
-            reason: format!("cannot serve on {}: {ended:?}", settings.listen),
-        }),
-        () = stop => Ok(()),
-    };
-    if elect && result.is_ok() {
+        () = watches => {}
+    }
+    if elect {
         election.resign().await;
     }
-    result
+    Ok(())
 }
 
 /// Who this hub is, from its `ConfigMap`; a restored hub is another incarnation.
@@ -191,9 +212,12 @@ struct Loop {
     state: State,
     identity: Identity,
     hand: Hand,
-    gates: Arc<Mutex<Vec<String>>>,
+    gates: Gates,
     figures: Figures,
     writes: Arc<Semaphore>,
+    /// Tasks that write; they end with the loop.
+    writing: JoinSet<()>,
+    clock: Clock,
     removals: BTreeMap<String, (Instant, BTreeSet<String>)>,
     queues_at: Instant,
     /// When it last decided.
@@ -204,9 +228,10 @@ impl Loop {
     fn new(
         identity: Identity,
         hand: Hand,
-        gates: Arc<Mutex<Vec<String>>>,
-        figures: Figures,
+        gates: Gates,
+        (figures, clock): (Figures, Clock),
     ) -> Self {
+        let now = clock.instant();
         Self {
             state: State::default(),
             identity,
@@ -214,22 +239,26 @@ impl Loop {
             gates,
             figures,
             writes: Arc::new(Semaphore::new(WRITES)),
+            writing: JoinSet::new(),
+            clock,
             removals: BTreeMap::new(),
-            queues_at: Instant::now(),
-            decided: Instant::now(),
+            queues_at: now,
+            decided: now,
         }
     }
 
     async fn run(mut self, mut events: mpsc::Receiver<Event>, mut leader: watch::Receiver<bool>) {
         let mut working = false;
         loop {
+            let wake = self.clock.due(self.wake(working));
             tokio::select! {
+                biased;
+                Ok(()) = leader.changed() => {}
                 event = events.recv() => match event {
                     Some(event) => self.take_with_followers(event, &mut events).await,
                     None => return,
                 },
-                () = tokio::time::sleep_until(self.wake(working).into()) => {}
-                Ok(()) = leader.changed() => {}
+                () = tokio::time::sleep_until(wake) => {}
             }
             let closed = self.state.closed_gates();
             let ready = closed.is_empty();
@@ -246,21 +275,21 @@ impl Loop {
             }
             if !working {
                 working = true;
-                self.begin(Instant::now());
+                self.begin(self.clock.instant());
             }
-            self.pass(Now { instant: Instant::now(), wall: Timestamp::now() });
-            self.decided = Instant::now();
+            self.pass(Now { instant: self.clock.instant(), wall: self.clock.wall() });
+            self.decided = self.clock.instant();
         }
     }
 
     /// Takes in an event and those that come right after a decision: the first one after a while is
     /// decided on at once.
     async fn take_with_followers(&mut self, event: Event, events: &mut mpsc::Receiver<Event>) {
-        let until = tokio::time::Instant::from_std(self.decided + COALESCED);
-        self.state.take(event, Instant::now());
+        let until = self.clock.due(self.decided + COALESCED);
+        self.state.take(event, self.clock.instant());
         let mut coalesced = 0;
         while let Ok(Some(event)) = tokio::time::timeout_at(until, events.recv()).await {
-            self.state.take(event, Instant::now());
+            self.state.take(event, self.clock.instant());
             coalesced += 1;
         }
         self.figures.common.coalesced.with_label_values(&["hub"]).inc_by(coalesced);
@@ -288,6 +317,7 @@ impl Loop {
 
     /// Decides everything that can be decided, and starts the writes.
     fn pass(&mut self, now: Now) {
+        while self.writing.try_join_next().is_some() {}
         self.state.doubt(now.instant);
         self.figures.count(std::mem::take(&mut self.state.tally));
         let timer = self.figures.hub.round_seconds.start_timer();
@@ -315,14 +345,14 @@ impl Loop {
     }
 
     /// Carries out in a task of its own what `controller` decided.
-    fn start<F>(&self, controller: &'static str, carry_out: impl FnOnce(Hand) -> F)
+    fn start<F>(&mut self, controller: &'static str, carry_out: impl FnOnce(Hand) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let (writes, gauge) = (self.writes.clone(), self.figures.hub.writes.clone());
         let time = self.figures.common.reconcile_seconds.with_label_values(&[controller]);
         let carried = carry_out(self.hand.clone());
-        tokio::spawn(async move {
+        self.writing.spawn(async move {
             let _permit = writes.acquire_owned().await;
             gauge.inc();
             let timer = time.start_timer();
@@ -356,7 +386,8 @@ impl Loop {
     /// Writes the statuses of queues that changed, and shows gauges.
     fn report(&mut self, now: Now) {
         self.figures.show(&self.state, now);
-        for queue in self.state.queues.iter().map(|(_, queue)| queue.clone()) {
+        let queues: Vec<_> = self.state.queues.iter().map(|(_, queue)| queue.clone()).collect();
+        for queue in queues {
             let status = queues::status(&self.state, &queue, now);
             if queue.status.as_ref() != Some(&status) {
                 let write = move |hand: Hand| async move { hand.queue(queue, status).await };
@@ -367,7 +398,7 @@ impl Loop {
 
     /// When to pass without an event.
     fn wake(&self, working: bool) -> Instant {
-        let now = Instant::now();
+        let now = self.clock.instant();
         let far = now + QUEUES_EVERY;
         if !working {
             return far;

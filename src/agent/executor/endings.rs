@@ -16,8 +16,13 @@ async fn a_watch_that_panics_ends_the_executor() {
     let client = Client::new(nobody, "default");
     let process = crate::metrics::Process::new("agent");
     let figures = Figures::new(crate::metrics::Executor::new(&process.registry), process.common);
-    let writer = Writer::new(client, "a", "b");
-    let settings = Settings { namespace: "a".into(), guest_namespace: "b".into(), sandbox: false };
+    let settings = Settings {
+        namespace: "a".into(),
+        guest_namespace: "b".into(),
+        sandbox: false,
+        clock: crate::cluster::Clock::default(),
+    };
+    let writer = Writer::new(client, &settings);
     let hands = Hands { writer, sender, figures };
     let error = serve(&settings, &Health::default(), hands, (tasks, events)).await;
     assert!(error.to_string().contains("panicked"), "{error}");

@@ -65,14 +65,13 @@ mod tests;
 mod world;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Api, Client};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::Instant;
 use tracing::info;
 
 use self::event::{Event, map, noted, noted_node};
@@ -82,7 +81,7 @@ use self::pod::Pod;
 use self::state::State;
 use self::writes::Writer;
 use crate::api::{GpuPool, GuestLease, HubGrant};
-use crate::cluster::{Error, watch};
+use crate::cluster::{self, Error, watch};
 
 /// Events that wait to be taken in; more make watches wait.
 const QUEUE: usize = 1024;
@@ -103,24 +102,27 @@ pub struct Settings {
     pub guest_namespace: String,
     /// Whether annotations of the sandbox pass to pods.
     pub sandbox: bool,
+    /// What time it is.
+    pub clock: cluster::Clock,
 }
 
 /// Time that never goes back, whatever the machine's clock does.
-struct Clock(Timestamp, Instant);
+struct Clock(Timestamp, Instant, cluster::Clock);
 
 impl Clock {
-    fn new() -> Self {
-        Self(Timestamp::now(), Instant::now())
+    fn new(clock: cluster::Clock) -> Self {
+        Self(clock.wall(), clock.instant(), clock)
     }
 
     fn now(&self) -> Timestamp {
-        let passed = SignedDuration::try_from(self.1.elapsed()).unwrap_or(SignedDuration::ZERO);
+        let passed = self.2.instant().saturating_duration_since(self.1);
+        let passed = SignedDuration::try_from(passed).unwrap_or(SignedDuration::ZERO);
         self.0.checked_add(passed).unwrap_or(self.0)
     }
 
-    fn instant(&self, at: Timestamp) -> Instant {
+    fn due(&self, at: Timestamp) -> tokio::time::Instant {
         let after = Duration::try_from(at.duration_since(self.0)).unwrap_or(Duration::ZERO);
-        self.1 + after
+        self.2.due(self.1 + after)
     }
 }
 
@@ -138,7 +140,7 @@ pub async fn run(
     let (sender, events) = mpsc::channel(QUEUE);
     let mut tasks = JoinSet::new();
     watches(&mut tasks, &client, &settings, &sender);
-    let writer = Writer::new(client, &settings.namespace, &settings.guest_namespace);
+    let writer = Writer::new(client, &settings);
     let hands = Hands { writer, sender, figures };
     Err(serve(&settings, &health, hands, (tasks, events)).await)
 }
@@ -151,6 +153,7 @@ async fn serve(
     (mut watches, events): (JoinSet<()>, Receiver<Event>),
 ) -> Error {
     tokio::select! {
+        biased;
         Some(ended) = watches.join_next() => broken("a watch", ended),
         error = run_loop(settings, health, hands, events) => error,
     }
@@ -195,16 +198,16 @@ async fn run_loop(
     hands: Hands,
     mut events: Receiver<Event>,
 ) -> Error {
-    let clock = Clock::new();
+    let clock = Clock::new(settings.clock.clone());
     let mut state = State::default();
     let mut writes = JoinSet::new();
     let mut counted = Counted { at: clock.now(), stale: false };
     loop {
         let wake = state.wake().into_iter().chain(counted.due()).min();
-        let sleep = tokio::time::sleep_until(
-            wake.map_or_else(|| Instant::now() + LONGEST_SLEEP, |at| clock.instant(at)),
-        );
+        let far = || tokio::time::Instant::now() + LONGEST_SLEEP;
+        let sleep = tokio::time::sleep_until(wake.map_or_else(far, |at| clock.due(at)));
         let first = tokio::select! {
+            biased;
             event = events.recv() => match event {
                 Some(event) => Some(event),
                 None => return broken("the channel", Ok(())),

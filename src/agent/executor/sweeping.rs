@@ -64,6 +64,7 @@ impl Sweep {
         };
         if first {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(self.patience) => {}
                 () = self.full.notified() => {}
             }

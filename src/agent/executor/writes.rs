@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::core::Request;
 use kube::{Client, Resource, ResourceExt};
@@ -15,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
+use super::Settings;
 use super::event::{Event, Written};
 use super::guest::Key;
 use super::pod::Pod;
@@ -23,7 +23,7 @@ use super::sweeping::{self, Sweep};
 use crate::api::gpulease::{self, GuestLeaseStatus};
 use crate::api::gpupool::GpuPoolStatus;
 use crate::api::{GpuPool, GuestLease};
-use crate::cluster::{Error, Outcome, apply, chain, within};
+use crate::cluster::{Clock, Error, Outcome, apply, chain, within};
 
 /// Status writes and deletions in flight.
 const URGENT: usize = 8;
@@ -85,19 +85,21 @@ pub struct Writer {
     client: Client,
     namespace: String,
     guests: String,
+    clock: Clock,
     urgent: Arc<Semaphore>,
     creates: Arc<Semaphore>,
     sweep: Arc<Sweep>,
 }
 
 impl Writer {
-    /// Writes with `client`: pools in `namespace`, all else in `guests`.
+    /// Writes with `client`: pools in the namespace of the owner's objects, all else in that of guests.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, guests: &str) -> Self {
+    pub fn new(client: Client, settings: &Settings) -> Self {
         Self {
             client,
-            namespace: namespace.into(),
-            guests: guests.into(),
+            namespace: settings.namespace.clone(),
+            guests: settings.guest_namespace.clone(),
+            clock: settings.clock.clone(),
             urgent: Arc::new(Semaphore::new(URGENT)),
             creates: Arc::new(Semaphore::new(CREATES)),
             sweep: Arc::new(Sweep::new()),
@@ -140,7 +142,7 @@ impl Writer {
             status.phase,
             status.refusal.as_ref(),
             status.end_reason.as_deref(),
-            (lease.meta().generation, Timestamp::now()),
+            (lease.meta().generation, self.clock.wall()),
         );
         let call = apply::status(&api, lease, old, &status, "write status of guest lease");
         let error = match turn(&self.urgent, call).await {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
@@ -134,7 +133,7 @@ impl Hand<'_> {
             new.phase,
             new.refusal.as_ref(),
             new.end_reason.as_deref(),
-            (new.observed_generation, Timestamp::now()),
+            (new.observed_generation, self.link.clock.wall()),
         );
         let written = apply::status(&api, lease, old, &new, "report lease").await?;
         Ok(written.map(|lease| News::Lease(Box::new(lease))).into_iter().collect())

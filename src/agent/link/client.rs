@@ -81,18 +81,59 @@ impl Proxy {
     }
 }
 
-/// A client of the hub of `grant`, through `proxy`, that believes `roots` alone and authenticates
-/// with `token`; its requests are told to `count`.
-///
-/// # Errors
-/// If the grant's address or the proxy cannot be used.
-pub(super) fn connect(
-    grant: &HubGrantSpec,
-    proxy: &Proxy,
+/// Who a client is to reach, and how it is known there.
+#[derive(Clone)]
+pub struct Reach {
+    /// The owner's grant.
+    pub grant: HubGrantSpec,
+    /// The only certificates that are believed.
     roots: Roots,
-    token: &Token,
+    /// What it authenticates with.
+    token: Token,
+    /// Told of each request.
     count: Count,
-) -> Result<Client, Error> {
+}
+
+/// What makes clients of hubs.
+#[derive(Clone)]
+pub struct Dial(Arc<dyn Fn(Reach) -> Result<Client, Error> + Send + Sync>);
+
+impl fmt::Debug for Dial {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Dial")
+    }
+}
+
+impl Dial {
+    /// Clients that reach hubs over the network, through `proxy` where it says so.
+    #[must_use]
+    pub fn new(proxy: Proxy) -> Self {
+        Self::with(move |reach| connect(&proxy, reach))
+    }
+
+    /// Clients that `dial` makes.
+    #[must_use]
+    pub fn with(dial: impl Fn(Reach) -> Result<Client, Error> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(dial))
+    }
+
+    /// A client of the hub of `grant` that believes `roots` alone and authenticates with `token`; its
+    /// requests are told to `count`.
+    ///
+    /// # Errors
+    /// If the grant's address or the proxy cannot be used.
+    pub(super) fn connect(
+        &self,
+        grant: &HubGrantSpec,
+        roots: Roots,
+        token: &Token,
+        count: Count,
+    ) -> Result<Client, Error> {
+        (self.0)(Reach { grant: grant.clone(), roots, token: token.clone(), count })
+    }
+}
+
+fn connect(proxy: &Proxy, Reach { grant, roots, token, count }: Reach) -> Result<Client, Error> {
     let unfit = |reason: String| Error::Unfit { reason };
     let address: Uri = grant
         .address
@@ -108,7 +149,6 @@ pub(super) fn connect(
     config.default_namespace.clone_from(&grant.namespace);
     // A pooled connection's idle time must not count as silence of the watch that reuses it.
     config.reset_reader_on_write = true;
-    let token = token.clone();
     let layer = MapRequestLayer::new(move |mut request: Request<Body>| {
         if let Some(value) = token.get() {
             request.headers_mut().insert(AUTHORIZATION, value);

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
@@ -37,7 +36,7 @@ pub(super) async fn run(link: &Link, hub: &Client) -> Infallible {
     loop {
         ticks.tick().await;
         // A deadline that counts from here is over before one that counts from the hub's answer.
-        let before = Timestamp::now();
+        let before = link.clock.wall();
         match beat(link, hub, &mut sole).await {
             Ok(true) => {
                 failures = 0;
@@ -98,7 +97,7 @@ async fn renew(link: &Link, leases: &Api<Lease>, expected: Option<&str>) -> Resu
     let mut beat = json!({ "spec": {
         "holderIdentity": link.record.holder(&link.grant.spec.member).await,
         "leaseDurationSeconds": SILENT_AFTER_SECONDS,
-        "renewTime": MicroTime(Timestamp::now()),
+        "renewTime": MicroTime(link.clock.wall()),
     }});
     if let Some(expected) = expected {
         beat["metadata"]["resourceVersion"] = json!(expected);

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use k8s_openapi::jiff::Timestamp;
 use kube::{Client, ResourceExt};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
@@ -51,13 +50,15 @@ pub(super) async fn run(link: &Link, hub: &Client) -> Infallible {
         loop {
             desk.pump();
             tokio::select! {
-                Some(event) = events.recv() => desk.hear(event),
-                Some(landed) = desk.flights.next() => desk.land(landed),
+                biased; // what is rarest goes first: nothing waits for ever
                 _ = ticks.tick() => desk.tick(),
+                Some(landed) = desk.flights.next() => desk.land(landed),
+                Some(event) = events.recv() => desk.hear(event),
             }
         }
     };
     tokio::select! {
+        biased;
         never = watching::run(link, hub, sender, Event::Lease) => never,
         () = guests => unreachable!("the channel outlives the watch"),
         never = work => never,
@@ -202,7 +203,7 @@ impl<'a> Desk<'a> {
             highest: self.link.record.highest(),
             missing: since.elapsed(),
             remembered: if self.excess.contains(&name) { Duration::ZERO } else { REMEMBERED },
-            now: Timestamp::now(),
+            now: self.link.clock.wall(),
         };
         let verdict = decide(lease, guest, &terms);
         self.due.remove(&name);

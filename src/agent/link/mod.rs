@@ -37,8 +37,8 @@ use tracing::{error, info};
 
 pub use self::observe::Figures;
 use crate::api::{GpuLease, GuestLease, HubGrant, HubGrantSpec};
-use crate::cluster::chain;
 use crate::cluster::watch::{Seen, feed};
+use crate::cluster::{Clock, chain};
 
 /// How long a hub whose task broke waits before it is served again.
 const AFTER_A_DEFECT: Duration = Duration::from_secs(5);
@@ -51,7 +51,9 @@ pub struct Settings {
     /// Namespace of `GuestLeases`.
     pub guest_namespace: String,
     /// The way to hubs.
-    pub proxy: client::Proxy,
+    pub dial: client::Dial,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 /// What keeps the link from being ready. Hubs do not: one that is away must not make the agent so.
@@ -88,7 +90,8 @@ struct Link {
     doubt: Notify,
     /// Whether the watch of leases is complete and running.
     live: watch::Sender<bool>,
-    proxy: client::Proxy,
+    dial: client::Dial,
+    clock: Clock,
     /// Seconds that the renew token lived when it was given; 0 before.
     renewal: AtomicU64,
 }
@@ -104,11 +107,12 @@ impl Link {
                 guests: settings.guest_namespace.clone(),
             },
             local,
-            record: record::Record::new(api, grant),
+            record: record::Record::new(api, grant, settings.clock.clone()),
             figures,
             doubt: Notify::new(),
             live: watch::Sender::new(false),
-            proxy: settings.proxy.clone(),
+            dial: settings.dial.clone(),
+            clock: settings.clock.clone(),
             renewal: AtomicU64::new(0),
         }
     }
@@ -145,12 +149,14 @@ pub async fn run(client: Client, settings: Settings, health: Arc<Health>, figure
     let serve = async {
         loop {
             tokio::select! {
+                biased;
                 Some(event) = seen.recv() => hubs.see(event),
                 Some(ended) = hubs.tasks.join_next_with_id() => hubs.ended(ended),
             }
         }
     };
     tokio::select! {
+        biased;
         () = feed(grants, None, sender, |seen: Seen<HubGrant>| seen) => {}
         () = serve => {}
         () = sweep::run(&client, &settings) => {}

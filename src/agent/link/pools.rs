@@ -39,14 +39,16 @@ pub(super) async fn run(link: &Link, hub: &Client) -> Infallible {
         loop {
             let next = gallery.next();
             tokio::select! {
-                Some(event) = events.recv() => gallery.hear(event),
+                biased;
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
                     gallery.publish().await;
                 }
+                Some(event) = events.recv() => gallery.hear(event),
             }
         }
     };
     tokio::select! {
+        biased;
         () = feed(local, None, sender, |seen: Seen<GpuPool>| seen) => {
             unreachable!("the channel outlives the watch")
         }

@@ -12,7 +12,7 @@ use crate::api::HubGrant;
 use crate::api::conditions::{self, Claim};
 use crate::api::grant::{FollowedCa, HubGrantStatus};
 use crate::api::member::holder;
-use crate::cluster::{Error, Outcome, apply, chain, within};
+use crate::cluster::{Clock, Error, Outcome, apply, chain, within};
 
 /// Type of the condition that says whether the hub answers and accepts us.
 pub(super) const CONNECTED: &str = "Connected";
@@ -49,12 +49,13 @@ pub(super) struct Record {
     api: Api<HubGrant>,
     held: Mutex<HubGrant>,
     highest: AtomicU32,
+    clock: Clock,
 }
 
 impl Record {
-    pub(super) fn new(api: Api<HubGrant>, grant: HubGrant) -> Self {
+    pub(super) fn new(api: Api<HubGrant>, grant: HubGrant, clock: Clock) -> Self {
         let highest = grant.status.as_ref().map_or(0, |status| status.highest_incarnation);
-        Self { api, held: Mutex::new(grant), highest: AtomicU32::new(highest) }
+        Self { api, held: Mutex::new(grant), highest: AtomicU32::new(highest), clock }
     }
 
     /// Highest incarnation of the hub that is durably remembered.
@@ -89,7 +90,7 @@ impl Record {
     pub(super) async fn tell(&self, claim: Claim<'_>) {
         let written = self.change(|status| {
             let generation = status.observed_generation;
-            conditions::set(&mut status.conditions, claim.clone(), generation, Timestamp::now());
+            conditions::set(&mut status.conditions, claim.clone(), generation, self.clock.wall());
         });
         if let Err(error) = written.await {
             warn!(reason = error.reason(), error = chain(&error), "grant's status not written");
@@ -119,7 +120,7 @@ impl Record {
         let connected = standing.reason == CONNECTED;
         let written = self
             .change(|status| {
-                let now = Timestamp::now();
+                let now = self.clock.wall();
                 let asked = standing.at.unwrap_or(now);
                 if connected && is_older(status.last_contact.as_ref(), asked) {
                     status.last_contact = Some(Time(asked));

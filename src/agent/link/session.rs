@@ -100,6 +100,7 @@ async fn attempt(link: &Link, tokens: &Tokens) -> Result<End, Error> {
 async fn work(link: &Link, tokens: &Tokens, key: &Key, lives: (Duration, Option<Duration>)) -> End {
     let hub = &tokens.working;
     let end = tokio::select! {
+        biased;
         standing = Box::pin(tokens.keep(link, lives.0, lives.1)) => End::Told(standing, WAITING),
         end = Box::pin(vigil::run(link, tokens, key)) => end,
         end = Box::pin(invited::run(link, key)) => end,

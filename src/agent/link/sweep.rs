@@ -35,7 +35,7 @@ async fn sweep(client: &Client, settings: &Settings) -> Result<(), Error> {
     let granted = within("list grants", grants.list(&ListParams::default())).await?;
     let granted: BTreeSet<String> = granted.iter().map(ResourceExt::name_any).collect();
     for guest in found.iter().filter(|guest| !granted.contains(&guest.spec.grant)) {
-        if !is_over(guest, Timestamp::now()) {
+        if !is_over(guest, settings.clock.wall()) {
             continue;
         }
         let preconditions =

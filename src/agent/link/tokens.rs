@@ -11,12 +11,11 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 
-use super::client::{Token, connect};
+use super::client::Token;
 use super::life::{half, life};
 use super::trust::{Roots, roots};
 use super::{Link, record::Standing};
@@ -53,16 +52,16 @@ impl Tokens {
     /// Clients that trust what `link` knows by now.
     pub(super) async fn new(link: &Link) -> Result<Self, Error> {
         let (renew, agent) = (Token::default(), Token::default());
-        let (grant, proxy) = (&link.grant.spec, &link.proxy);
+        let (grant, dial) = (&link.grant.spec, &link.dial);
         let roots = roots(grant, link.record.followed_ca().await.as_ref())?;
-        let renewing = connect(grant, proxy, roots.clone(), &renew, link.figures.requests())?;
-        let working = connect(grant, proxy, roots, &agent, link.figures.requests())?;
+        let renewing = dial.connect(grant, roots.clone(), &renew, link.figures.requests())?;
+        let working = dial.connect(grant, roots, &agent, link.figures.requests())?;
         Ok(Self { renew, agent, renewing, working })
     }
 
     /// A client that works as `working` does, but believes `roots` alone.
     pub(super) fn believing(&self, link: &Link, roots: Roots) -> Result<Client, Error> {
-        connect(&link.grant.spec, &link.proxy, roots, &self.agent, link.figures.requests())
+        link.dial.connect(&link.grant.spec, roots, &self.agent, link.figures.requests())
     }
 
     /// Authenticates `renewing` with `token` from now on.
@@ -107,6 +106,7 @@ impl Tokens {
         loop {
             let began = tokio::time::Instant::now();
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(agent_in.min(renew_in)) => {}
                 () = link.doubt.notified() => {
                     doubted = true;
@@ -175,7 +175,7 @@ async fn request(
     let ask = TokenRequest { spec, ..Default::default() };
     let params = PostParams::default();
     let answer = within("request token", api.create_token_request(account, &params, &ask)).await?;
-    let life = life(&answer, seconds, Timestamp::now());
+    let life = life(&answer, seconds, link.clock.wall());
     let status = answer.status.ok_or_else(|| Error::Unfit {
         reason: "the hub answered a request for a token without a token".into(),
     })?;

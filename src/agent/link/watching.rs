@@ -45,6 +45,7 @@ pub(super) async fn run<E>(
             event(seen)
         };
         tokio::select! {
+            biased;
             () = feed(link.leases(hub), None, sender.clone(), keep) => {}
             () = broken.notified() => {}
         }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::server::{News, Server, Store};
-use crate::cluster::Seen;
+use crate::cluster::{Clock, Seen};
 use crate::hub::facts::Event;
 use crate::hub::observe::Figures;
 use crate::hub::rounds::{Identity, Now};
@@ -84,7 +84,8 @@ impl Hub {
         let metrics = crate::metrics::Hub::new(&process.registry);
         let registry = process.registry;
         let figures = Figures::new(metrics, process.common);
-        let mut inner = Loop::new(identity, hand, std::sync::Arc::default(), figures);
+        let mut inner =
+            Loop::new(identity, hand, std::sync::Arc::default(), (figures, Clock::default()));
         list(server, |event| inner.state.take(event, now.instant));
         assert_eq!(inner.state.closed_gates(), Vec::<&str>::new());
         inner.begin(now.instant);
