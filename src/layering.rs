@@ -25,7 +25,9 @@ fn sources() -> Vec<(String, String)> {
         let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
         (name, lines.collect::<Vec<_>>().join("\n"))
     };
-    let tests = |name: &str| name.ends_with("tests.rs") || name.contains("/tests/");
+    let tests = |name: &str| {
+        name.ends_with("tests.rs") || name.contains("/tests/") || name.starts_with("testing/")
+    };
     paths.iter().map(text).filter(|(name, _)| !tests(name) && name != "layering.rs").collect()
 }
 

@@ -87,3 +87,5 @@ pub mod telemetry;
 
 #[cfg(test)]
 mod layering;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,169 @@
+//! Whether an object is valid: its metadata, and what the schema of a custom resource says.
+
+use serde_json::{Value, json};
+
+use super::kinds::Kind;
+use super::refusal::Cause;
+use super::schema::{Schema, Type};
+use super::{metadata, pods};
+
+/// What is wrong with an object. What a change leaves as it was is not looked at: it was accepted.
+pub(super) fn wrong(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    if old.is_none_or(|old| old["metadata"] != new["metadata"]) {
+        metadata::wrong(kind, new, &mut causes);
+    }
+    if let Some(schema) = &kind.schema {
+        for key in &schema.required {
+            if new.get(key).is_none() {
+                causes.push(Cause::required(key));
+            }
+        }
+        for (key, schema) in &schema.properties {
+            let before = old.and_then(|old| old.get(key));
+            if let Some(value) = new.get(key).filter(|_| key != "metadata") {
+                schema.check(key, value, before, &mut causes);
+            }
+        }
+    }
+    causes
+}
+
+/// What a change of the specification may not do.
+pub(super) fn wrong_change(kind: &Kind, new: &Value, old: &Value, causes: &mut Vec<Cause>) {
+    let mut fixed = |key: &str| {
+        if new[key] != old[key] {
+            causes.push(Cause::invalid(key, &new[key], "field is immutable"));
+        }
+    };
+    match kind.plural.as_str() {
+        "pods" => pods::wrong_change(new, old, causes),
+        "secrets" | "configmaps" => {
+            if kind.plural == "secrets" {
+                fixed("type");
+            }
+            if old["immutable"] == true {
+                ["data", "binaryData", "immutable"].into_iter().for_each(fixed);
+            }
+        }
+        "priorityclasses" => ["value", "preemptionPolicy"].into_iter().for_each(fixed),
+        _ => {}
+    }
+}
+
+impl Schema {
+    fn check(&self, path: &str, value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+        if old == Some(value) || value.is_null() && self.nullable {
+            return;
+        }
+        if !self.kind.is(value) {
+            let why = format!("{path} in body must be of type {}", self.kind.name());
+            causes.push(Cause {
+                reason: "FieldValueTypeInvalid",
+                ..Cause::invalid(path, value, &why)
+            });
+            return;
+        }
+        self.check_alone(path, value, causes);
+        match value {
+            Value::Object(fields) => {
+                for key in self.required.iter().filter(|key| !fields.contains_key(*key)) {
+                    causes.push(Cause::required(&format!("{path}.{key}")));
+                }
+                for (key, value) in fields {
+                    let before = old.and_then(|old| old.get(key));
+                    let schema = self.properties.get(key).or(self.additional.as_deref());
+                    if let Some(schema) = schema {
+                        schema.check(&format!("{path}.{key}"), value, before, causes);
+                    }
+                }
+            }
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let schema = self.items.iter();
+                    schema.for_each(|schema| {
+                        schema.check(&format!("{path}[{index}]"), item, None, causes);
+                    });
+                }
+                self.check_keys(path, items, causes);
+            }
+            _ => {}
+        }
+    }
+
+    /// What can be said of a value without looking into it.
+    fn check_alone(&self, path: &str, value: &Value, causes: &mut Vec<Cause>) {
+        if !self.choices.is_empty() && !self.choices.contains(value) {
+            let all: Vec<String> = self.choices.iter().map(ToString::to_string).collect();
+            let message =
+                format!("Unsupported value: {value}: supported values: {}", all.join(", "));
+            let field = path.to_owned();
+            causes.push(Cause { reason: "FieldValueNotSupported", field, message });
+        }
+        if let Some(number) = value.as_f64() {
+            if let Some(least) = self.minimum.filter(|least| number < *least) {
+                let why = format!("{path} in body should be greater than or equal to {least}");
+                causes.push(Cause::invalid(path, value, &why));
+            }
+            if let Some(most) = self.maximum.filter(|most| number > *most) {
+                let why = format!("{path} in body should be less than or equal to {most}");
+                causes.push(Cause::invalid(path, value, &why));
+            }
+        }
+        let (size, (least, most), what) = match value {
+            Value::String(text) => (text.chars().count(), self.lengths, "chars long"),
+            Value::Array(items) => (items.len(), self.counts, "items"),
+            Value::Object(fields) => (fields.len(), self.counts, "properties"),
+            _ => return,
+        };
+        if let Some(least) = least.filter(|least| size < *least) {
+            let why = format!("{path} in body should be at least {least} {what}");
+            causes.push(Cause::invalid(path, value, &why));
+        }
+        if let Some(most) = most.filter(|most| size > *most) {
+            let message = format!("Too long: may not be more than {most} {what}");
+            let reason = "FieldValueTooLong";
+            causes.push(Cause { reason, field: path.to_owned(), message });
+        }
+    }
+
+    fn check_keys(&self, path: &str, items: &[Value], causes: &mut Vec<Cause>) {
+        if self.keys.is_empty() {
+            return;
+        }
+        let key = |item: &Value| self.keys.iter().map(|key| item[key].clone()).collect::<Value>();
+        for (index, item) in items.iter().enumerate() {
+            if items[..index].iter().any(|other| key(other) == key(item)) {
+                let field = format!("{path}[{index}]");
+                let message = format!("Duplicate value: {}", json!(key(item)));
+                causes.push(Cause { reason: "FieldValueDuplicate", field, message });
+            }
+        }
+    }
+}
+
+impl Type {
+    fn is(self, value: &Value) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Object => value.is_object(),
+            Self::Array => value.is_array(),
+            Self::Integer => value.is_i64() || value.is_u64(),
+            Self::Number => value.is_number(),
+            Self::String => value.is_string(),
+            Self::Boolean => value.is_boolean(),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::Object => "object",
+            Self::Array => "array",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::String => "string",
+            Self::Boolean => "boolean",
+        }
+    }
+}
