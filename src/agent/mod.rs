@@ -10,8 +10,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kube::Client;
+use tokio::task::JoinSet;
 use tracing::info;
 
+use self::link::client::Dial;
 use crate::cluster::{Clock, Error};
 use crate::http;
 use crate::metrics::{self, Process};
@@ -41,6 +43,12 @@ pub struct Clients {
     pub executor: Client,
 }
 
+/// What the halves count with, and what they say of themselves.
+pub(crate) struct Told {
+    executor: (executor::Figures, Arc<executor::Health>),
+    link: (link::Figures, Arc<link::Health>),
+}
+
 /// Runs until the process is told to stop.
 ///
 /// # Errors
@@ -51,18 +59,40 @@ pub async fn run(
     settings: Settings,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let unfit = |reason: String| Error::Unfit { reason };
     let Process { registry, common } = process;
-    let guest_figures = executor::Figures::new(metrics::Executor::new(&registry), common.clone());
-    let hub_figures = link::Figures::new(metrics::Link::new(&registry), common);
-    let (health, linked) =
-        (Arc::new(executor::Health::default()), Arc::new(link::Health::default()));
-    let (shown, grants) = (health.clone(), linked.clone());
+    let told = Told::new(metrics::Executor::new(&registry), metrics::Link::new(&registry), common);
+    let (health, linked) = (told.executor.1.clone(), told.link.1.clone());
     let gates =
-        move || shown.closed().into_iter().chain(grants.closed()).map(str::to_owned).collect();
+        move || health.closed().into_iter().chain(linked.closed()).map(str::to_owned).collect();
     let server = tokio::spawn(http::serve(settings.listen, registry, Arc::new(gates)));
+    let (listen, dial) = (settings.listen, Dial::new(settings.proxy.clone()));
+    tokio::select! {
+        biased;
+        () = stop => Ok(()),
+        ended = serve(clients, settings, told, (dial, Clock::default())) => Err(ended),
+        ended = server => {
+            Err(Error::Unfit { reason: format!("cannot serve on {listen}: {ended:?}") })
+        }
+    }
+}
+
+impl Told {
+    pub(crate) fn new(executor: metrics::Executor, link: metrics::Link, common: metrics::Common) -> Self {
+        Self {
+            executor: (executor::Figures::new(executor, common.clone()), Arc::default()),
+            link: (link::Figures::new(link, common), Arc::default()),
+        }
+    }
+}
+
+/// Serves owner and hubs; returns only what broke it.
+pub(crate) async fn serve(
+    clients: Clients,
+    settings: Settings,
+    told: Told,
+    (dial, clock): (Dial, Clock),
+) -> Error {
     info!(namespace = settings.namespace, "agent starts");
-    let clock = Clock::default();
     let guests = executor::Settings {
         namespace: settings.namespace.clone(),
         guest_namespace: settings.guest_namespace.clone(),
@@ -72,17 +102,18 @@ pub async fn run(
     let hubs = link::Settings {
         namespace: settings.namespace,
         guest_namespace: settings.guest_namespace,
-        dial: link::client::Dial::new(settings.proxy),
+        dial,
         clock,
     };
     // Each half has a task of its own: reclaim never waits for a hub.
-    let executor = tokio::spawn(executor::run(clients.executor, guests, health, guest_figures));
-    let link = tokio::spawn(link::run(clients.link, hubs, linked, hub_figures));
-    tokio::select! {
-        biased;
-        () = stop => Ok(()),
-        ended = executor => Err(unfit(format!("the executor ended: {ended:?}"))),
-        ended = link => Err(unfit(format!("the link ended: {ended:?}"))),
-        ended = server => Err(unfit(format!("cannot serve on {}: {ended:?}", settings.listen))),
-    }
+    let mut halves = JoinSet::new();
+    let (figures, health) = told.executor;
+    halves.spawn(executor::run(clients.executor, guests, health, figures));
+    let (figures, health) = told.link;
+    halves.spawn(async move {
+        link::run(clients.link, hubs, health, figures).await;
+        Ok(())
+    });
+    let ended = halves.join_next().await;
+    Error::Unfit { reason: format!("a half of the agent ended: {ended:?}") }
 }

@@ -69,6 +69,13 @@ const BUILT_IN: &[BuiltIn] = &[
         Scope::Namespaced,
         &[Generation, Unconditional],
     ),
+    (
+        "rbac.authorization.k8s.io",
+        "RoleBinding",
+        "rolebindings",
+        Scope::Namespaced,
+        &[Unconditional],
+    ),
 ];
 
 const CUSTOM: &[&str] = &[

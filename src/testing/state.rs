@@ -1,0 +1,25 @@
+//! What stands where when a run is over, without what two right runs may differ in.
+
+use serde_json::{Value, json};
+
+use super::federation::Federation;
+
+/// Jobs and what they came to, and whatever else is left.
+pub(crate) fn of(all: &Federation) -> Value {
+    let hubs = all.hubs.iter().map(|hub| {
+        let store = hub.server.store();
+        let jobs = store.of_kind("gpujobs", "").map(|(at, job)| {
+            let status = &job["status"];
+            json!({"name": at.name, "phase": status["phase"], "replicas": status["replicas"],
+                "done": status["completedIndexes"], "allocations": status["allocations"]})
+        });
+        let jobs: Vec<Value> = jobs.collect();
+        json!({"jobs": jobs, "leases": store.of_kind("gpuleases", "").count()})
+    });
+    let hubs: Vec<Value> = hubs.collect();
+    let members = all.members.iter().map(|member| {
+        let store = member.server.store();
+        json!({"pods": store.of_kind("pods", "").count()})
+    });
+    json!({"hubs": hubs, "members": members.collect::<Vec<_>>()})
+}
