@@ -78,7 +78,8 @@ fn due(state: &State, now: Instant) -> Vec<String> {
             .and_then(|member| member.status.clone())
             .unwrap_or_default();
         let said = !conditions::is_true(&status.conditions, reasons::READY);
-        silence.is_silent(now) && (!said || status.silent_seconds != silence.persisted(now))
+        // Also of one that is silent no more: its time may have been left out while others were heard.
+        status.silent_seconds != silence.persisted(now) || (silence.is_silent(now) && !said)
     });
     let ready = |name: &String| {
         let member = state.members.get(&(String::new(), name.clone()));

@@ -23,6 +23,9 @@ fn one(seed: u64, counters: &Counters) -> Outcome {
 fn one_seed_again() {
     let Ok(seed) = std::env::var("SEED") else { return };
     let seed = seed.parse().expect("SEED is a number");
+    if let Ok(filter) = std::env::var("LOG") {
+        tracing_subscriber::fmt().without_time().with_ansi(false).with_env_filter(filter).init();
+    }
     let outcome = one(seed, &Counters::new());
     println!("{}\n{:#?}\n{:?}", outcome.tail, outcome.seen, outcome.sum);
     assert!(outcome.wrong.is_empty(), "{:#?}", outcome.wrong);

@@ -1,6 +1,6 @@
 //! What a hub may write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
@@ -16,6 +16,8 @@ pub(crate) struct Book {
     looked: usize,
     jobs: BTreeMap<String, Object>,
     leases: BTreeMap<(String, String), Object>,
+    /// Leases of which a member told nonsense.
+    lied: BTreeSet<(String, String)>,
     /// When each member's heartbeat was last taken.
     pub(super) beats: BTreeMap<String, Timestamp>,
 }
@@ -91,9 +93,13 @@ impl Book {
             self.leases.remove(&key);
             return;
         };
+        if &*change.who == "liar" {
+            self.lied.insert(key.clone());
+        }
         match self.leases.get(&key) {
             None => self.created(new, findings),
-            Some(old) => changed(old, new, findings),
+            Some(old) if !self.lied.contains(&key) => changed(old, new, findings),
+            Some(_) => {}
         }
         self.leases.insert(key, new.clone());
     }
@@ -109,7 +115,9 @@ impl Book {
             findings.require(recorded, || format!("I4: lease {name} is not on record"));
         }
         let own = indexes(&spec["indexes"]);
-        for other in self.leases.values().filter(|other| other["spec"]["job"]["uid"] == uid) {
+        let honest = self.leases.iter().filter(|(key, _)| !self.lied.contains(*key));
+        let others = honest.map(|(_, other)| other);
+        for other in others.filter(|other| other["spec"]["job"]["uid"] == uid) {
             let ended = indexes_ended(other);
             let theirs = indexes(&other["spec"]["indexes"]).minus(&ended);
             let both = own.intersection(&theirs);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Findings, indexes};
+use crate::engine::indexes::Indexes;
 use crate::testing::federation::{GUESTS, Member};
 use crate::testing::models::{GPU, gpus, is_over};
 use crate::testing::server::{Change, Object};
@@ -96,11 +97,30 @@ impl Book {
         if hubs.len() > 1 {
             findings.seen("guests of two hubs share a member");
         }
-        let sum: i64 = held.iter().map(|lease| lease["status"]["gpus"].as_i64().unwrap_or(0)).sum();
+        let sum: i64 = held.iter().map(|lease| self.held(lease)).sum();
         let all: i64 = self.nodes.values().sum();
         findings.require(sum <= all, || {
             format!("I2: {sum} GPUs are promised and there are {all}: {}", lease["metadata"]["name"])
         });
+    }
+
+    /// GPUs that a lease holds or may yet take: what its status says of that may be a second old.
+    fn held(&self, lease: &Value) -> i64 {
+        let spec = &lease["spec"];
+        let groups = lease["status"]["ended"].as_array().into_iter().flatten();
+        let told = groups.fold(Indexes::default(), |all, one| all.union(&indexes(&one["indexes"])));
+        let open = indexes(&spec["indexes"]).minus(&told);
+        let size = spec["size"].as_i64().unwrap_or(1);
+        let label = |pod: &Value| pod["metadata"]["labels"]["idlewild.dev/replica-index"].clone();
+        let index = |pod: &Value| label(pod).as_str().and_then(|text| text.parse::<u32>().ok());
+        let owner = &lease["metadata"]["uid"];
+        let over = self.pods.values().filter(|pod| {
+            pod["metadata"]["ownerReferences"][0]["uid"] == *owner
+                && is_over(pod)
+                && index(pod).is_some_and(|index| open.contains(index))
+        });
+        let over = i64::try_from(over.count()).unwrap_or(0);
+        (i64::from(open.len()) * size - over) * spec["gpu"]["count"].as_i64().unwrap_or(1)
     }
 
     fn pod(&mut self, change: &Change, findings: &mut Findings<'_>) {
