@@ -5,6 +5,7 @@
 //! A partition is one fault of one link for a while, and meets one job at each moment; so one of them
 //! tries as many combinations as there are moments.
 
+mod proof;
 mod settled;
 mod sightings;
 mod subjects;
@@ -52,8 +53,10 @@ enum Link {
 /// For how long at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Lasts {
-    /// A few seconds: shorter than the silence that is borne.
+    /// A few seconds, in which no call is given up.
     Short,
+    /// Longer than a call is waited for, shorter than the silence that is borne.
+    Middle,
     /// Longer than that silence; and where work can move, until it has moved.
     Long,
 }
@@ -62,6 +65,7 @@ impl Lasts {
     fn time(self) -> Duration {
         Duration::from_secs(match self {
             Self::Short => 5,
+            Self::Middle => 15,
             Self::Long => 48,
         })
     }
@@ -69,8 +73,9 @@ impl Lasts {
     /// So long runs what is to outlast it.
     fn and_more(self) -> &'static str {
         match self {
-            Self::Short => "20s",
-            Self::Long => "100s",
+            Self::Short => "14s",
+            Self::Middle => "25s",
+            Self::Long => "75s",
         }
     }
 }
@@ -105,12 +110,9 @@ impl Partition {
     }
 }
 
-const fn short(link: Link, fault: Fault) -> Partition {
-    Partition { link, fault, lasts: Lasts::Short }
-}
-
-const fn long(link: Link, fault: Fault) -> Partition {
-    Partition { link, fault, lasts: Lasts::Long }
+/// `faults` of `link`, each for so long.
+fn each(link: Link, lasts: Lasts, faults: &[Fault]) -> Vec<Partition> {
+    faults.iter().map(|fault| Partition { link, fault: *fault, lasts }).collect()
 }
 
 /// Both links of an agent.
@@ -138,6 +140,8 @@ impl<'a> Stage<'a> {
         let sightings = Sightings::start(federation);
         let controller = Wire::start(hub);
         lead_through(&controller, hub, "idlewild-hub");
+        // One that is asked to end gives up its leadership, and nobody waits for that to expire.
+        federation.hub.controller().process.terminate(SOON).await.unwrap();
         federation.hub.controller().process.restart().await.unwrap();
         let mut wires = BTreeMap::new();
         for (name, member) in &federation.members {
@@ -215,6 +219,11 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// Breaks links of several members side by side.
+    async fn break_all(&self, lanes: &[(&str, Vec<Partition>)]) {
+        join_all(lanes.iter().map(|(member, partitions)| self.breaks(member, partitions))).await;
+    }
+
     /// What was tried, at least `least` combinations.
     fn tried(self, least: usize) {
         let met = self.met.into_inner().unwrap();
@@ -243,34 +252,38 @@ fn links_break_at_every_moment_of_a_job_and_each_job_comes_to_its_end_once() {
     fresh(&four("partitions"), async |federation| {
         let stage = Stage::set(federation).await;
         let (hub, own) = (Link::Hub, Link::Own);
-        let lanes: [(&str, &[Partition]); 3] = [
-            ("north", &[long(hub, Fault::Hole)]),
-            ("south", &[short(hub, Fault::Busy), short(hub, Fault::Cut), short(hub, Fault::Deaf)]),
-            ("west", &[short(own, Fault::Hole), short(own, Fault::Reset), short(own, Fault::Deaf)]),
+        let (short, middle) = (Lasts::Short, Lasts::Middle);
+        let south = [
+            each(hub, middle, &[Fault::Busy, Fault::Deaf]),
+            each(hub, short, &[Fault::Cut, Fault::Reset]),
         ];
-        join_all(lanes.map(|(member, partitions)| stage.breaks(member, partitions))).await;
-        stage.breaks("south", &[short(Link::Controller, Fault::Hole)]).await;
+        let west = [
+            each(own, middle, &[Fault::Hole, Fault::Mute]),
+            each(own, short, &[Fault::Refused, Fault::Cut]),
+        ];
+        let lanes = [
+            ("north", each(hub, Lasts::Long, &[Fault::Hole])),
+            ("south", south.concat()),
+            ("west", west.concat()),
+        ];
+        stage.break_all(&lanes).await;
+        stage.breaks("south", &each(Link::Controller, middle, &[Fault::Hole])).await;
         stage.tried(12);
     });
 }
 
-/// Every fault of an agent's `link` for a short time on two members, and on a third those that make
-/// it silent until its work has moved.
+/// Every fault of an agent's `link` on two members, and on a third those that make it silent until
+/// its work has moved.
 fn every_fault_of(name: &str, link: Link) {
     fresh(&four(name), async |federation| {
         let stage = Stage::set(federation).await;
-        let (first, second) = FAULTS.split_at(FAULTS.len() / 2);
         let silent = [Fault::Hole, Fault::Forgotten, Fault::Mute, Fault::Busy];
-        let all = |faults: &[Fault], lasts: Lasts| -> Vec<Partition> {
-            faults.iter().map(|fault| Partition { link, fault: *fault, lasts }).collect()
-        };
         let lanes = [
-            ("north", all(&silent, Lasts::Long)),
-            ("south", all(first, Lasts::Short)),
-            ("west", all(second, Lasts::Short)),
+            ("north", each(link, Lasts::Long, &silent)),
+            ("south", each(link, Lasts::Middle, &FAULTS)),
+            ("west", each(link, Lasts::Short, &FAULTS)),
         ];
-        let lanes = lanes.iter().map(|(member, partitions)| stage.breaks(member, partitions));
-        join_all(lanes).await;
+        stage.break_all(&lanes).await;
         stage.tried(60);
     });
 }
@@ -293,8 +306,8 @@ fn soak_every_fault_between_the_hub_and_its_own_cluster() {
     fresh(&four("partitions-controller"), async |federation| {
         let stage = Stage::set(federation).await;
         let link = Link::Controller;
-        let mut all: Vec<_> = FAULTS.map(|fault| short(link, fault)).into();
-        all.extend([Fault::Hole, Fault::Forgotten, Fault::Busy].map(|fault| long(link, fault)));
+        let mut all = each(link, Lasts::Middle, &FAULTS);
+        all.extend(each(link, Lasts::Long, &[Fault::Hole, Fault::Forgotten, Fault::Busy]));
         stage.breaks("south", &all).await;
         stage.tried(60);
     });

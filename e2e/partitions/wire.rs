@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use idlewild::sandbox::{ControlPlane, free_port};
+use idlewild::sandbox::{ControlPlane, Pair, free_port};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -114,13 +114,19 @@ struct Carrier {
 impl Wire {
     /// Starts one that leads to the API server of `cluster`, without a fault.
     pub(super) fn start(cluster: &ControlPlane) -> Self {
+        let pair = cluster.authority().server("busy", &["127.0.0.1"]).unwrap();
+        Self::to(cluster.endpoint.address.trim_start_matches("https://"), &pair)
+    }
+
+    /// Starts one that leads to `target`; while that is busy, `pair` is shown.
+    pub(super) fn to(target: &str, pair: &Pair) -> Self {
         let port = free_port().unwrap();
         let (fault, bytes) = (watch::Sender::new(Fault::Nothing), Arc::new(AtomicU64::new(0)));
         let carrier = Carrier {
-            target: cluster.endpoint.address.trim_start_matches("https://").to_owned(),
+            target: target.to_owned(),
             fault: fault.subscribe(),
             bytes: bytes.clone(),
-            busy: TlsAcceptor::from(busy_server(cluster)),
+            busy: TlsAcceptor::from(busy_server(pair)),
         };
         let task = tokio::spawn(listen(port, carrier));
         Self { address: format!("https://127.0.0.1:{port}"), fault, bytes, task }
@@ -143,9 +149,7 @@ impl Drop for Wire {
     }
 }
 
-/// Shows the certificate that clients of `cluster` expect.
-fn busy_server(cluster: &ControlPlane) -> Arc<ServerConfig> {
-    let pair = cluster.authority().server("busy", &["127.0.0.1"]).unwrap();
+fn busy_server(pair: &Pair) -> Arc<ServerConfig> {
     let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
     Arc::new(ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap())
