@@ -16,8 +16,9 @@ use tracing::warn;
 
 use super::error::chain;
 
-/// A watch is renewed after this time, so that a dead connection is noticed.
-const RENEWED_AFTER_SECONDS: u32 = 120;
+/// A watch is renewed after this time, so that one whose connection is dead is missed soon: see
+/// `client::hardened`. It begins where the last one ended, which the server tells just before.
+const RENEWED_AFTER_SECONDS: u32 = 40;
 
 /// Objects that all watches of this process have left out.
 static UNREADABLE: AtomicU64 = AtomicU64::new(0);
