@@ -12,8 +12,9 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
+use super::stage::{POLITE, Stage};
 use super::wire::Fault;
-use super::{LOST, Link, Partition, Stage};
+use super::{LOST, Link, Partition};
 use crate::harness::{SOON, eventually, job_in};
 use crate::work::{create, job_with, leases};
 
@@ -200,7 +201,7 @@ impl<'a> Subjects<'a> {
         let limits = json!({ "nvidia.com/gpu": "8", "cpu": "100m" });
         let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": name }, "spec": {
             "terminationGracePeriodSeconds": 1,
-            "priorityClassName": super::POLITE,
+            "priorityClassName": POLITE,
             "nodeSelector": { "kubernetes.io/hostname": node },
             "containers": [{ "name": "main", "image": "registry.example.org/own:1",
                 "resources": { "limits": limits } }] } }))
