@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use super::sightings::Sightings;
 use super::subjects::Subjects;
 use super::wire::{Fault, Wire};
-use super::{Link, Partition, SPARE};
+use super::{Link, Partition};
 use crate::harness::{SOON, eventually, jobs};
 
 /// A class of the owner's whose pods wait until GPUs come free by themselves.
@@ -36,7 +36,6 @@ pub(super) struct Stage<'a> {
     controller: Wire,
     wires: BTreeMap<String, Wires>,
     pub(super) sightings: Sightings,
-    pub(super) spare: &'static str,
     /// Combinations that were met as they are described.
     met: Mutex<Vec<String>>,
 }
@@ -68,7 +67,7 @@ impl<'a> Stage<'a> {
             wires.insert(name.clone(), Wires { hub: to_hub, own });
         }
         let (api, met) = (jobs(federation).await, Mutex::default());
-        let stage = Self { federation, api, controller, wires, sightings, spare: SPARE, met };
+        let stage = Self { federation, api, controller, wires, sightings, met };
         federation.hub.controller().ready().await.unwrap();
         for (name, wires) in &stage.wires {
             federation.members[name].agent().ready().await.unwrap();

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::stage::{POLITE, Stage};
 use super::wire::Fault;
-use super::{LOST, Link, Partition};
+use super::{LOST, Link, Partition, SPARE};
 use crate::harness::{SOON, eventually, job_in};
 use crate::work::{create, job_with, leases};
 
@@ -79,7 +79,7 @@ impl<'a> Subjects<'a> {
             subjects.met.push(*moment);
         }
         if partition.moves() {
-            let anywhere = Patch::Merge(json!({ "spec": only(&[member, stage.spare]) }));
+            let anywhere = Patch::Merge(json!({ "spec": only(&[member, SPARE]) }));
             let name = subjects.jobs[&Moment::Moved].name_any();
             stage.api.patch(&name, &PatchParams::default(), &anywhere).await.unwrap();
         }
@@ -226,11 +226,10 @@ impl<'a> Subjects<'a> {
     /// A job whose member is away for longer than it bears runs elsewhere, beside its old copy.
     async fn runs_elsewhere(&self) {
         let name = self.partition.name_of(Moment::Moved);
-        let spare = self.stage.spare;
-        eventually(&format!("{name} runs on {spare}"), LOST, async || {
+        eventually(&format!("{name} runs on {SPARE}"), LOST, async || {
             let job = self.stage.api.get(&name).await.map_err(|error| error.to_string())?;
             let status = job.status.unwrap_or_default();
-            let runs = status.phase == Some(Phase::Running) && status.clusters == [spare];
+            let runs = status.phase == Some(Phase::Running) && status.clusters == [SPARE];
             if runs { Ok(()) } else { Err(format!("{:?} {:?}", status.phase, status.clusters)) }
         })
         .await;
