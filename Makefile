@@ -55,6 +55,10 @@ e2e: helm4 charts alerts e2e-packages ## Tests on real control planes
 	@# GOGC: API servers of tests live for seconds and have memory to spare.
 	GOGC=400 RUST_BACKTRACE=0 $(LINTED) test --locked --test e2e -- --test-threads=64 $(TESTS) # as many run as there are cores
 
+.PHONY: soak
+soak: setup ## The long campaign: ignored tests named soak_, such as every fault of every link (half an hour)
+	GOGC=400 RUST_BACKTRACE=0 $(LINTED) test --locked --test e2e -- --test-threads=64 --ignored --nocapture $(or $(TESTS),soak_)
+
 .PHONY: charts
 charts: helm4 python ## Checks the charts: lint, schemas of Kubernetes 1.30 to 1.36, tables, plain manifests
 	HELM=$(CONTROLPLANE)/helm deploy/render.sh --check

@@ -24,6 +24,7 @@ mod membership;
 mod metrics;
 mod nonsense;
 mod operators;
+mod partitions;
 mod reclaim;
 mod rights;
 mod sandbox;

@@ -97,12 +97,16 @@ impl<K: Resource + Clone> Cache<K> {
     }
 
     /// Takes in `object` unless a newer version is here.
-    pub fn insert(&mut self, mut object: K) -> Option<Key> {
+    pub fn insert(&mut self, object: K) -> Option<Key> {
+        if let Some(listing) = &mut self.listing {
+            listing.insert(key(&object));
+        }
+        self.replace(object)
+    }
+
+    fn replace(&mut self, mut object: K) -> Option<Key> {
         slim(&mut object);
         let key = key(&object);
-        if let Some(listing) = &mut self.listing {
-            listing.insert(key.clone());
-        }
         if let Some(held) = self.items.get(&key)
             && held.uid() == object.uid()
             && version(held.as_ref()) >= version(&object)
@@ -113,10 +117,11 @@ impl<K: Resource + Clone> Cache<K> {
         Some(key)
     }
 
-    /// Takes in the answer to a write of ours; one that is gone meanwhile stays gone.
+    /// Takes in the answer to a write of ours; one that is gone meanwhile stays gone. It is no part of
+    /// a list that is being read: an answer may be late, and the object gone before the list began.
     pub fn refresh(&mut self, object: K) -> Option<Key> {
         let held = self.items.get(&key(&object)).and_then(|held| held.uid());
-        (held.is_some() && held == object.uid()).then(|| self.insert(object)).flatten()
+        (held.is_some() && held == object.uid()).then(|| self.replace(object)).flatten()
     }
 
     /// Removes `object`, unless another one of its name is here.
@@ -206,5 +211,18 @@ mod tests {
         cache.apply(Seen::Gone(object("a", "1", 2)));
         assert_eq!(cache.refresh(object("a", "1", 3)), None);
         assert!(cache.is_empty());
+    }
+
+    #[test]
+    fn a_late_answer_is_no_part_of_the_list_that_is_being_read() {
+        let mut cache = Cache::default();
+        cache.apply(Seen::Object(object("a", "1", 1)));
+        cache.apply(Seen::Object(object("b", "2", 2)));
+        cache.apply(Seen::Listing);
+        cache.refresh(object("a", "1", 3));
+        cache.refresh(object("b", "2", 4));
+        cache.apply(Seen::Object(object("b", "2", 2)));
+        assert_eq!(cache.apply(Seen::Listed), [Change::Removed(object("a", "1", 3))]);
+        assert_eq!(versions(&cache), [("b".into(), 4)]);
     }
 }

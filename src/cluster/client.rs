@@ -52,9 +52,12 @@ pub fn hardened(mut config: Config) -> Config {
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(5));
     config.write_timeout = Some(CALL);
-    // Bookmarks arrive every minute and watches are renewed after two: silence for longer is a
-    // dead connection.
-    config.read_timeout = Some(Duration::from_secs(130));
+    // Watches are renewed after forty seconds: silence for longer is a dead connection, as when a
+    // firewall has forgotten it or a virtual address has moved, which resets nothing. While it lasts
+    // whoever watches is blind, an owner's demand included.
+    config.read_timeout = Some(Duration::from_secs(50));
+    // A pooled connection's idle time must not count as silence of the watch that reuses it.
+    config.reset_reader_on_write = true;
     config
 }
 

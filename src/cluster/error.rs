@@ -77,6 +77,16 @@ impl Error {
         }
     }
 
+    /// Whether no server said anything: what is open to it may be dead.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::Call { source, .. } => !matches!(source.as_ref(), kube::Error::Api(_)),
+            Self::TimedOut { .. } => true,
+            Self::Access { .. } | Self::Unfit { .. } => false,
+        }
+    }
+
     /// Short, fixed name for metric labels.
     #[must_use]
     pub fn reason(&self) -> &'static str {

@@ -16,8 +16,9 @@ use tracing::warn;
 
 use super::error::chain;
 
-/// A watch is renewed after this time, so that a dead connection is noticed.
-const RENEWED_AFTER_SECONDS: u32 = 120;
+/// A watch is renewed after this time, so that one whose connection is dead is missed soon: see
+/// `client::hardened`. It begins where the last one ended, which the server tells just before.
+const RENEWED_AFTER_SECONDS: u32 = 40;
 
 /// Objects that all watches of this process have left out.
 static UNREADABLE: AtomicU64 = AtomicU64::new(0);
@@ -101,7 +102,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(800);
 /// Longest wait after a failure.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Failures so far apart are not in a row.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(120);
+const FORGIVEN_AFTER: Duration = Duration::from_mins(2);
 
 impl Iterator for Patience {
     type Item = Duration;

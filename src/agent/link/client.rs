@@ -147,8 +147,6 @@ fn connect(proxy: &Proxy, Reach { grant, roots, token, count }: Reach) -> Result
     config.proxy_url = through;
     config.root_cert = Some(roots); // `None` would mean system roots
     config.default_namespace.clone_from(&grant.namespace);
-    // A pooled connection's idle time must not count as silence of the watch that reuses it.
-    config.reset_reader_on_write = true;
     let layer = MapRequestLayer::new(move |mut request: Request<Body>| {
         if let Some(value) = token.get() {
             request.headers_mut().insert(AUTHORIZATION, value);

@@ -51,6 +51,11 @@ pub(super) async fn run(link: &Link, hub: &Client) -> Infallible {
                 if is_refusal(&error) {
                     link.doubt.notify_one();
                 }
+                // A firewall that forgot this connection has forgotten that of the watch as well, and
+                // nothing but time would show it there.
+                if error.is_silence() && *link.live.borrow() {
+                    link.stale.notify_one();
+                }
                 if failures > TOLERATED {
                     link.show(&standing(link, &error)).await;
                 }

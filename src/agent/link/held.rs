@@ -64,13 +64,23 @@ impl<K: Resource> Held<K> {
         }
     }
 
-    /// Holds `object` unless a newer version is held; returns its key if anything changed.
-    pub(super) fn put(&mut self, mut object: K) -> Option<String> {
+    /// Holds what a watch showed unless a newer version is held; returns its key if anything changed.
+    fn put(&mut self, mut object: K) -> Option<String> {
+        let key = (self.key)(&object)?;
+        let Some(listing) = &mut self.listing else { return self.answered(object) };
+        listing.insert(key.clone());
+        slim(&mut object);
+        self.objects.insert(key.clone(), object);
+        Some(key)
+    }
+
+    /// Holds what a request of ours was answered with, unless a newer version is held; returns its key
+    /// if anything changed. It is no part of a list that is being read: an answer may be late, older
+    /// than what that list has shown, and its object gone before the list began.
+    pub(super) fn answered(&mut self, mut object: K) -> Option<String> {
         slim(&mut object);
         let key = (self.key)(&object)?;
-        if let Some(listing) = &mut self.listing {
-            listing.insert(key.clone());
-        } else if self.objects.get(&key).is_some_and(|held| version(&object) <= version(held)) {
+        if self.objects.get(&key).is_some_and(|held| version(&object) <= version(held)) {
             return None;
         }
         self.objects.insert(key.clone(), object);
@@ -118,9 +128,9 @@ mod tests {
     #[test]
     fn an_older_version_changes_nothing_and_a_list_forgets_what_it_does_not_hold() {
         let mut held = Held::new(|map: &ConfigMap| map.metadata.name.clone());
-        assert_eq!(held.put(object("a", 10)), Some("a".into()));
-        assert_eq!(held.put(object("a", 9)), None);
-        assert_eq!(held.put(object("a", 10)), None);
+        assert_eq!(held.answered(object("a", 10)), Some("a".into()));
+        assert_eq!(held.answered(object("a", 9)), None);
+        assert!(held.see(Seen::Object(object("a", 10))).is_empty());
         assert!(!held.is_complete());
 
         held.see(Seen::Listing);
@@ -134,5 +144,18 @@ mod tests {
         };
         assert_eq!(held.drop(&stranger), None);
         assert_eq!(held.drop(&object("b", 11)), Some("b".into()));
+    }
+
+    #[test]
+    fn a_late_answer_is_no_part_of_the_list_that_is_being_read() {
+        let mut held = Held::new(|map: &ConfigMap| map.metadata.name.clone());
+        held.see(Seen::Object(object("gone", 10)));
+        held.see(Seen::Object(object("changed", 11)));
+        held.see(Seen::Listing);
+        held.see(Seen::Object(object("changed", 20)));
+        assert_eq!(held.answered(object("gone", 12)), Some("gone".into()));
+        assert_eq!(held.answered(object("changed", 13)), None, "the list knows better");
+        assert_eq!(held.see(Seen::Listed), vec!["gone"]);
+        assert_eq!(held.get("changed").and_then(ResourceExt::resource_version), Some("20".into()));
     }
 }

@@ -255,8 +255,8 @@ impl<'a> Desk<'a> {
                 // What went while the step was under way stays gone: the watch is ahead of the answer.
                 News::Lease(_) if no_lease => {}
                 News::Guest(_) if no_guest => {}
-                News::Lease(lease) => drop(self.leases.put(*lease)),
-                News::Guest(guest) => drop(self.guests.put(*guest)),
+                News::Lease(lease) => drop(self.leases.answered(*lease)),
+                News::Guest(guest) => drop(self.guests.answered(*guest)),
                 News::NoLease => self.leases.remove(&name),
                 News::NoGuest => self.guests.remove(&name),
             }

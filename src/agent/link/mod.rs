@@ -90,6 +90,8 @@ struct Link {
     doubt: Notify,
     /// Whether the watch of leases is complete and running.
     live: watch::Sender<bool>,
+    /// Told when that watch runs, but the hub answers nothing: its connection may be dead.
+    stale: Notify,
     dial: client::Dial,
     clock: Clock,
     /// Seconds that the renew token lived when it was given; 0 before.
@@ -111,6 +113,7 @@ impl Link {
             figures,
             doubt: Notify::new(),
             live: watch::Sender::new(false),
+            stale: Notify::new(),
             dial: settings.dial.clone(),
             clock: settings.clock.clone(),
             renewal: AtomicU64::new(0),

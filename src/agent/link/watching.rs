@@ -20,7 +20,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 
 /// Watches the hub's leases. A broken watch begins again with a complete list, so that nothing new
-/// is accepted before everything was read.
+/// is accepted before everything was read; so does one whose hub no longer answers anything else.
 pub(super) async fn run<E>(
     link: &Link,
     hub: &Client,
@@ -48,6 +48,7 @@ pub(super) async fn run<E>(
             biased;
             () = feed(link.leases(hub), None, sender.clone(), keep) => {}
             () = broken.notified() => {}
+            () = link.stale.notified() => {}
         }
         link.live.send_replace(false);
         pause =
