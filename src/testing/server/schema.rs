@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::rules::Rule;
+
 /// The type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Type {
@@ -35,17 +37,12 @@ pub(super) struct Schema {
     pub(super) counts: (Option<usize>, Option<usize>),
     /// Fields by which the items of a list differ.
     pub(super) keys: Vec<String>,
+    pub(super) rules: Vec<Rule>,
 }
 
-/// What tells nothing about which values are valid. Rules are not evaluated here.
-const SILENT: &[&str] = &[
-    "description",
-    "title",
-    "format",
-    "x-kubernetes-map-type",
-    "x-kubernetes-list-type",
-    "x-kubernetes-validations",
-];
+/// What tells nothing about which values are valid.
+const SILENT: &[&str] =
+    &["description", "title", "format", "x-kubernetes-map-type", "x-kubernetes-list-type"];
 
 impl Schema {
     /// Reads a schema.
@@ -68,6 +65,7 @@ impl Schema {
             lengths: (None, None),
             counts: (None, None),
             keys: Vec::new(),
+            rules: Vec::new(),
         };
         for (key, value) in source.as_object().expect("a schema is an object") {
             schema.learn(key, value);
@@ -95,6 +93,9 @@ impl Schema {
             "required" => self.required = words(),
             "x-kubernetes-preserve-unknown-fields" => self.preserves = *value == true,
             "x-kubernetes-list-map-keys" => self.keys = words(),
+            "x-kubernetes-validations" => {
+                self.rules = value.as_array().into_iter().flatten().map(Rule::read).collect();
+            }
             "enum" => self.choices = value.as_array().cloned().unwrap_or_default(),
             "minimum" => self.minimum = value.as_f64(),
             "maximum" => self.maximum = value.as_f64(),

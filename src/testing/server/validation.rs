@@ -14,20 +14,39 @@ pub(super) fn wrong(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<Cause>
         metadata::wrong(kind, new, &mut causes);
     }
     if let Some(schema) = &kind.schema {
-        for key in &schema.required {
-            if new.get(key).is_none() {
-                causes.push(Cause::required(key));
-            }
-        }
-        for (key, schema) in &schema.properties {
-            let before = old.and_then(|old| old.get(key));
-            if let Some(value) = new.get(key).filter(|_| key != "metadata") {
-                schema.check(key, value, before, &mut causes);
-            }
+        wrong_fields(schema, (new, old), &mut causes);
+        if causes.is_empty() {
+            rules(schema, (new, old), &mut causes);
         }
     }
     causes
 }
+
+fn wrong_fields(schema: &Schema, (new, old): Pair<'_>, causes: &mut Vec<Cause>) {
+    for key in schema.required.iter().filter(|key| new.get(key).is_none()) {
+        causes.push(Cause::required(key));
+    }
+    for (key, schema) in &schema.properties {
+        let before = old.and_then(|old| old.get(key));
+        if let Some(value) = new.get(key).filter(|_| key != "metadata") {
+            schema.check(key, value, before, causes);
+        }
+    }
+}
+
+/// Rules are only asked about what is otherwise valid.
+fn rules(schema: &Schema, (new, old): Pair<'_>, causes: &mut Vec<Cause>) {
+    schema.check_rules("", new, old, causes);
+    for (key, schema) in schema.properties.iter().filter(|(key, _)| *key != "metadata") {
+        let before = old.and_then(|old| old.get(key));
+        if let Some(value) = new.get(key) {
+            schema.walk_rules(key, value, before, causes);
+        }
+    }
+}
+
+/// A value, and what it was before a change.
+type Pair<'v> = (&'v Value, Option<&'v Value>);
 
 /// What a change of the specification may not do.
 pub(super) fn wrong_change(kind: &Kind, new: &Value, old: &Value, causes: &mut Vec<Cause>) {
@@ -88,6 +107,44 @@ impl Schema {
                 self.check_keys(path, items, causes);
             }
             _ => {}
+        }
+    }
+
+    fn walk_rules(&self, path: &str, value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+        if old == Some(value) {
+            return;
+        }
+        self.check_rules(path, value, old, causes);
+        match value {
+            Value::Object(fields) => {
+                for (key, value) in fields {
+                    let before = old.and_then(|old| old.get(key));
+                    let schema = self.properties.get(key).or(self.additional.as_deref());
+                    if let Some(schema) = schema {
+                        schema.walk_rules(&format!("{path}.{key}"), value, before, causes);
+                    }
+                }
+            }
+            Value::Array(items) => {
+                for (schema, (index, item)) in self
+                    .items
+                    .iter()
+                    .flat_map(|schema| items.iter().enumerate().map(move |item| (schema, item)))
+                {
+                    schema.walk_rules(&format!("{path}[{index}]"), item, None, causes);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn check_rules(&self, path: &str, value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+        let old = old.filter(|old| !old.is_null());
+        let asked = self.rules.iter().filter(|rule| !rule.transition || old.is_some());
+        for rule in asked.filter(|_| !value.is_null()) {
+            if !rule.holds(value, old) {
+                causes.push(Cause::invalid(path, value, &rule.message));
+            }
         }
     }
 
