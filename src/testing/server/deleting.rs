@@ -102,7 +102,7 @@ pub(super) fn delete_collection(store: &mut Store, who: &str, call: &Call) -> An
     Ok((
         200,
         json!({"kind": kind, "apiVersion": call.kind.api_version(),
-            "metadata": {"resourceVersion": revision.to_string()}, "items": items}),
+            "metadata": reading::list_metadata(call.kind, revision), "items": items}),
     ))
 }
 

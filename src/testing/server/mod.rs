@@ -30,9 +30,6 @@ mod validation;
 mod watch;
 mod writing;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use serde_json::Value;

@@ -158,6 +158,23 @@ pub(super) fn wrong_change(new: &Value, old: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
+/// What a new status does not change.
+pub(super) fn keep_status(new: &mut Value, old: &Value) {
+    if let Some(status) = new["status"].as_object_mut() {
+        status.entry("qosClass").or_insert_with(|| old["status"]["qosClass"].clone());
+    }
+}
+
+/// What is wrong with a new status of a pod.
+pub(super) fn wrong_status(new: &Value, old: &Value, causes: &mut Vec<Cause>) {
+    let nominated = new["status"].get("nominatedNodeName").and_then(Value::as_str).unwrap_or("");
+    let bound = old["spec"].get("nodeName").is_some();
+    if bound && !nominated.is_empty() && old["status"]["nominatedNodeName"] != nominated {
+        let why = "may not be set on pods that are already bound to a node";
+        causes.push(Cause::forbidden("status.nominatedNodeName", why));
+    }
+}
+
 /// What a request to delete does to a pod.
 pub(super) enum Grace {
     /// It ends already, and not later than asked.

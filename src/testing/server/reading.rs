@@ -124,7 +124,7 @@ fn page(view: &impl View, call: &Call, selector: &Selector, after: Option<At>) -
         last = Some(at);
     }
     let left = chosen.count();
-    let mut metadata = json!({ "resourceVersion": view.revision().to_string() });
+    let mut metadata = list_metadata(call.kind, view.revision());
     if let (Some(last), 1..) = (last, left) {
         let next = format!("{} {} {}", view.revision(), last.namespace, last.name);
         metadata["continue"] = json!(next);
@@ -135,6 +135,14 @@ fn page(view: &impl View, call: &Call, selector: &Selector, after: Option<At>) -
     let kind = format!("{}List", call.kind.named);
     json!({"kind": kind, "apiVersion": call.kind.api_version(), "metadata": metadata,
         "items": items})
+}
+
+/// Of custom resources a list says even that it does not go on.
+pub(super) fn list_metadata(kind: &Kind, revision: u64) -> Value {
+    match kind.is_custom() {
+        true => json!({ "continue": "", "resourceVersion": revision.to_string() }),
+        false => json!({ "resourceVersion": revision.to_string() }),
+    }
 }
 
 /// An object as it stands in a list: of Kubernetes' own kinds only the list says which it is.

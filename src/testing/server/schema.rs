@@ -22,6 +22,8 @@ pub(super) enum Type {
 #[derive(Debug)]
 pub(super) struct Schema {
     pub(super) kind: Type,
+    /// A text that is a time.
+    pub(super) time: bool,
     pub(super) nullable: bool,
     pub(super) default: Option<Value>,
     pub(super) properties: BTreeMap<String, Schema>,
@@ -42,7 +44,7 @@ pub(super) struct Schema {
 
 /// What tells nothing about which values are valid.
 const SILENT: &[&str] =
-    &["description", "title", "format", "x-kubernetes-map-type", "x-kubernetes-list-type"];
+    &["description", "title", "x-kubernetes-map-type", "x-kubernetes-list-type"];
 
 impl Schema {
     /// Reads a schema.
@@ -52,6 +54,7 @@ impl Schema {
     pub(super) fn read(source: &Value) -> Self {
         let mut schema = Self {
             kind: Type::Any,
+            time: false,
             nullable: false,
             default: None,
             properties: BTreeMap::new(),
@@ -81,6 +84,7 @@ impl Schema {
         };
         match key {
             "type" => self.kind = kind(value),
+            "format" => self.time = *value == "date-time",
             "nullable" => self.nullable = *value == true,
             "default" => self.default = Some(value.clone()),
             "properties" => {

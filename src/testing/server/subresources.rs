@@ -29,6 +29,9 @@ pub(super) fn bind(store: &mut Store, who: &str, call: &Call) -> Answer {
         return refused(&format!("pod {} is already assigned to node \"{other}\"", call.name));
     }
     pod["spec"]["nodeName"] = json!(node);
+    if let Some(status) = pod["status"].as_object_mut() {
+        status.remove("nominatedNodeName");
+    }
     let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
         "lastTransitionTime": seconds(store)});
     let mut conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();

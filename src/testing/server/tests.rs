@@ -13,7 +13,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::{At, Call, Server, Verb, response, streamed};
+use super::server::{At, Call, Server, Verb, response, streamed};
 
 /// A client of `server` that is called `who`.
 fn client(server: &Server, who: &'static str) -> Client {

@@ -1,5 +1,6 @@
 //! Whether an object is valid: its metadata, and what the schema of a custom resource says.
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::kinds::Kind;
@@ -13,13 +14,52 @@ pub(super) fn wrong(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<Cause>
     if old.is_none_or(|old| old["metadata"] != new["metadata"]) {
         metadata::wrong(kind, new, &mut causes);
     }
-    if let Some(schema) = &kind.schema {
-        wrong_fields(schema, (new, old), &mut causes);
-        if causes.is_empty() {
-            rules(schema, (new, old), &mut causes);
-        }
+    let Some(schema) = &kind.schema else {
+        built_in(kind, new, &mut causes);
+        return causes;
+    };
+    wrong_fields(schema, (new, old), &mut causes);
+    if causes.iter().any(|cause| BLOCKING.contains(&cause.reason)) {
+        let why = "some validation rules were not checked because the object was invalid; correct \
+                   the existing errors to complete validation";
+        causes.push(Cause::invalid("<nil>", &Value::Null, why));
+    } else {
+        rules(schema, (new, old), &mut causes);
     }
     causes
+}
+
+/// What keeps rules from being asked: they might not know what to do with it.
+const BLOCKING: &[&str] = &[
+    "FieldValueNotSupported",
+    "FieldValueRequired",
+    "FieldValueTooLong",
+    "FieldValueTooMany",
+    "FieldValueTypeInvalid",
+];
+
+/// Little of what a server says of its own kinds.
+fn built_in(kind: &Kind, object: &Value, causes: &mut Vec<Cause>) {
+    match kind.plural.as_str() {
+        "configmaps" | "secrets" => {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            let keys = object["data"].as_object().into_iter().flatten().map(|(key, _)| key);
+            for key in keys.filter(|key| key.is_empty() || !key.bytes().all(plain)) {
+                let field = format!("data[{key}]");
+                causes.push(Cause::invalid(&field, &json!(key), "a valid config key is needed"));
+            }
+        }
+        "leases" => {
+            let spec = &object["spec"];
+            for (key, least) in [("leaseDurationSeconds", 1), ("leaseTransitions", 0)] {
+                if spec[key].as_i64().is_some_and(|number| number < least) {
+                    let why = format!("must be at least {least}");
+                    causes.push(Cause::invalid(&format!("spec.{key}"), &spec[key], &why));
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 fn wrong_fields(schema: &Schema, (new, old): Pair<'_>, causes: &mut Vec<Cause>) {
@@ -34,7 +74,6 @@ fn wrong_fields(schema: &Schema, (new, old): Pair<'_>, causes: &mut Vec<Cause>) 
     }
 }
 
-/// Rules are only asked about what is otherwise valid.
 fn rules(schema: &Schema, (new, old): Pair<'_>, causes: &mut Vec<Cause>) {
     schema.check_rules("", new, old, causes);
     for (key, schema) in schema.properties.iter().filter(|(key, _)| *key != "metadata") {
@@ -50,23 +89,21 @@ type Pair<'v> = (&'v Value, Option<&'v Value>);
 
 /// What a change of the specification may not do.
 pub(super) fn wrong_change(kind: &Kind, new: &Value, old: &Value, causes: &mut Vec<Cause>) {
-    let mut fixed = |key: &str| {
-        if new[key] != old[key] {
-            causes.push(Cause::invalid(key, &new[key], "field is immutable"));
-        }
+    let fixed: &[&str] = match kind.plural.as_str() {
+        "pods" => return pods::wrong_change(new, old, causes),
+        "secrets" => &["type"],
+        "priorityclasses" => &["value", "preemptionPolicy"],
+        _ => &[],
     };
-    match kind.plural.as_str() {
-        "pods" => pods::wrong_change(new, old, causes),
-        "secrets" | "configmaps" => {
-            if kind.plural == "secrets" {
-                fixed("type");
-            }
-            if old["immutable"] == true {
-                ["data", "binaryData", "immutable"].into_iter().for_each(fixed);
+    for key in fixed.iter().filter(|key| new[**key] != old[**key]) {
+        causes.push(Cause::invalid(key, &new[*key], "field is immutable"));
+    }
+    if matches!(kind.plural.as_str(), "secrets" | "configmaps") && old["immutable"] == true {
+        for key in ["data", "binaryData", "immutable"] {
+            if new[key] != old[key] {
+                causes.push(Cause::forbidden(key, "field is immutable when `immutable` is set"));
             }
         }
-        "priorityclasses" => ["value", "preemptionPolicy"].into_iter().for_each(fixed),
-        _ => {}
     }
 }
 
@@ -75,7 +112,8 @@ impl Schema {
         if old == Some(value) || value.is_null() && self.nullable {
             return;
         }
-        if !self.kind.is(value) {
+        let time = |text: &str| text.parse::<Timestamp>().is_ok();
+        if !self.kind.is(value) || self.time && !value.as_str().is_some_and(time) {
             let why = format!("{path} in body must be of type {}", self.kind.name());
             causes.push(Cause {
                 reason: "FieldValueTypeInvalid",
