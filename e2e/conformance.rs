@@ -1,7 +1,8 @@
 //! The simulated API server answers as a real one does: both get the same random requests, and what
 //! they say is compared.
 //!
-//! `IDLEWILD_CONFORMANCE=<seed>` replays one sequence and prints each request and answer.
+//! `IDLEWILD_CONFORMANCE=<seed>` replays one sequence and prints each request and answer;
+//! `IDLEWILD_CONFORMANCE=<seed>..<seed>` goes through many, for a long search.
 
 mod chance;
 mod plan;
@@ -28,18 +29,17 @@ const REQUESTS: usize = 50;
 
 #[test]
 fn the_simulated_server_answers_as_a_real_one() {
-    let only = std::env::var("IDLEWILD_CONFORMANCE").ok().map(|seed| seed.parse().unwrap());
+    let seeds = seeds();
     fresh(&control_planes("conformance", vec![]), async |federation| {
         let client = &federation.hub.cluster.admin;
         define(client).await;
-        let seeds: Vec<u64> = only.map_or_else(|| (1..=SEQUENCES).collect(), |seed| vec![seed]);
         for seed in &seeds {
             twins::make_namespace(client, *seed).await;
         }
         let began = Instant::now();
         let (mut requests, mut events, mut wrong) = (0, 0, Vec::new());
         for seed in &seeds {
-            match sequence(client, *seed, only.is_some()).await {
+            match sequence(client, *seed, seeds.len() == 1).await {
                 Ok(seen) => (requests, events) = (requests + seen.0, events + seen.1),
                 Err(difference) => wrong.push(difference),
             }
@@ -51,6 +51,16 @@ fn the_simulated_server_answers_as_a_real_one() {
         );
         assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n\n"));
     });
+}
+
+fn seeds() -> Vec<u64> {
+    let Ok(asked) = std::env::var("IDLEWILD_CONFORMANCE") else {
+        return (1..=SEQUENCES).collect();
+    };
+    match asked.split_once("..") {
+        Some((from, to)) => (from.parse().unwrap()..to.parse().unwrap()).collect(),
+        None => vec![asked.parse().unwrap()],
+    }
 }
 
 /// Carries out one sequence; how many requests and events agreed, or what did not.

@@ -207,9 +207,7 @@ impl Planner {
             uri = uri.replace(&format!("/namespaces/{}", twins.namespace), "");
         }
         uri = format!("{uri}?{}", self.selectors(sample));
-        if self.chance.percent(10) {
-            uri += "&resourceVersion=0";
-        }
+        // Never of any version ("0"): what a real server's cache holds is a matter of luck.
         self.asked(sample, "GET", "", uri)
     }
 
@@ -358,9 +356,9 @@ impl Planner {
         let from = match self.chance.below(12) {
             // Before the kind was defined; Kubernetes' own are there from the beginning.
             0 if self.kinds[sample].group.starts_with("idlewild") => both("1".to_owned()),
-            0 | 1 => both("0".to_owned()),
-            2 => both(String::new()),
-            _ if twins.versions.is_empty() => both("0".to_owned()),
+            0 | 1 => both(String::new()),
+            2..5 if !twins.lists.is_empty() => self.chance.of(&twins.lists).clone(),
+            _ if twins.versions.is_empty() => both(String::new()),
             _ => self.chance.of(&twins.versions).clone(),
         };
         let base = format!("{}?watch=1&{}", self.collection(twins, sample), self.selectors(sample));

@@ -46,8 +46,10 @@ pub(super) struct Twins {
     server: Server,
     names: Pair<Names>,
     pub(super) namespace: String,
-    /// Versions of objects and of lists.
+    /// Versions of objects.
     pub(super) versions: Vec<Pair<String>>,
+    /// Versions of lists: those of the whole server, so an object has them by chance only.
+    pub(super) lists: Vec<Pair<String>>,
     pub(super) uids: Vec<Pair<String>>,
     /// The last answers that were objects.
     pub(super) objects: BTreeMap<(String, String), Pair<Value>>,
@@ -115,6 +117,7 @@ impl Twins {
             names: Pair::default(),
             namespace,
             versions: Vec::new(),
+            lists: Vec::new(),
             uids: Vec::new(),
             objects: BTreeMap::new(),
             more: None,
@@ -157,9 +160,10 @@ impl Twins {
                 answers.map(|answer| answer.pointer(pointer).and_then(Value::as_str));
             Some([real?.to_owned(), simulated?.to_owned()])
         };
-        self.versions.extend(word("/metadata/resourceVersion"));
         self.more = word("/metadata/continue").filter(|tokens| !tokens[0].is_empty());
-        let Some(uid) = word("/metadata/uid") else { return };
+        let version = word("/metadata/resourceVersion");
+        let Some(uid) = word("/metadata/uid") else { return self.lists.extend(version) };
+        self.versions.extend(version);
         self.uids.push(uid);
         self.objects.insert(asked.key.clone(), answers.map(Value::clone));
     }
@@ -218,6 +222,16 @@ fn differences(path: &str, real: &Value, simulated: &Value, lines: &mut Vec<Stri
                 for (index, (left, right)) in left.iter().zip(right).enumerate() {
                     differences(&format!("{path}/{index}"), left, right, lines);
                 }
+            }
+            (Value::Array(left), Value::Array(right)) => {
+                let short = |item: &Value| {
+                    let object = item.get("object").unwrap_or(item);
+                    let metadata = &object["metadata"];
+                    format!("{} {} {}", item["type"], metadata["name"], metadata["resourceVersion"])
+                };
+                let all = |items: &[Value]| items.iter().map(short).collect::<Vec<_>>().join(", ");
+                lines.push(format!("  {path}: real {}", all(left)));
+                lines.push(format!("  {path}: simulated {}", all(right)));
             }
             _ if real == simulated => {}
             _ => lines.push(format!("  {path}: real {real}, simulated {simulated}")),

@@ -141,6 +141,18 @@ fn quality(containers: &Value) -> &'static str {
 
 /// What may not change in the specification of a pod.
 pub(super) fn wrong_change(new: &Value, old: &Value, causes: &mut Vec<Cause>) {
+    let deadline = |pod: &Value| pod["spec"]["activeDeadlineSeconds"].as_i64();
+    if let Some(held) = deadline(old).filter(|_| deadline(new) != deadline(old)) {
+        let why = match deadline(new) {
+            Some(given) if given <= held => None,
+            Some(_) => Some("must be less than or equal to previous value"),
+            None => Some("must not update from a positive integer to nil value"),
+        };
+        if let Some(why) = why {
+            let field = "spec.activeDeadlineSeconds";
+            return causes.push(Cause::invalid(field, &json!(deadline(new)), why));
+        }
+    }
     let rest = |pod: &Value| {
         let mut spec = pod["spec"].clone();
         if let Some(fields) = spec.as_object_mut() {

@@ -218,8 +218,8 @@ fn replace(store: &mut Store, who: &str, call: &Call, (old, mut new): (&Object, 
         && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0;
     let at = At::of(call);
     if leaves {
-        let gone = store.take(who, &at);
-        new["metadata"]["resourceVersion"] = gone["metadata"]["resourceVersion"].clone();
+        // The answer has the version before; the event of the end has that of the end.
+        store.take(who, &at);
         return Ok((200, new));
     }
     Ok((200, Value::clone(&store.put(who, at, new))))
