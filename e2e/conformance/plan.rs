@@ -43,6 +43,13 @@ impl Planner {
 
     /// The next request.
     pub(super) fn next(&mut self, twins: &Twins) -> Asked {
+        if let Some((mut asked, tokens)) = twins.more.clone().filter(|_| self.chance.percent(50)) {
+            for (uri, token) in asked.uri.iter_mut().zip(tokens) {
+                let end = uri.find("&continue=").unwrap_or(uri.len());
+                *uri = format!("{}&continue={}", &uri[..end], coded(&token));
+            }
+            return asked;
+        }
         let sample = self.chance.below(self.kinds.len());
         if self.chance.percent(8) {
             let watch = self.watch(twins, sample);
@@ -62,6 +69,9 @@ impl Planner {
 
     fn name(&mut self, sample: usize) -> String {
         let name = *self.chance.of(NAMES);
+        if self.kinds[sample].plural == "joinrequests" && self.chance.percent(70) {
+            return "join".into();
+        }
         match self.kinds[sample].namespaced {
             true => name.to_owned(),
             false => format!("{name}-{}", self.seed),
@@ -193,22 +203,33 @@ impl Planner {
     }
 
     fn list(&mut self, twins: &Twins, sample: usize) -> Asked {
-        if let Some(more) = twins.more.clone() {
-            let mut asked = self.asked(sample, "GET", "", self.collection(twins, sample));
-            // A list of another kind does not go on: the token says where it was.
-            asked.uri = both(self.collection(twins, sample));
-            for (uri, token) in asked.uri.iter_mut().zip(more) {
-                *uri = format!("{uri}?limit=1&continue={}", coded(&token));
-            }
-            return asked;
-        }
         let mut uri = self.collection(twins, sample);
         if self.chance.percent(20) {
             uri = uri.replace(&format!("/namespaces/{}", twins.namespace), "");
         }
         uri = format!("{uri}?{}", self.selectors(sample));
+        // That more follows is also said of what is not chosen: the names must be this sequence's.
+        let alone = self.kinds[sample].namespaced
+            && uri.contains(&twins.namespace)
+            && !matches!(self.kinds[sample].plural, "configmaps" | "serviceaccounts");
+        if alone && self.chance.percent(20) {
+            return self.asked(sample, "GET", "", uri + "&limit=1");
+        }
+        let mut asked = self.asked(sample, "GET", "", uri);
         // Never of any version ("0"): what a real server's cache holds is a matter of luck.
-        self.asked(sample, "GET", "", uri)
+        if self.chance.percent(20) && !twins.versions.is_empty() {
+            let number = |pair: &&Pair<String>| pair[0].parse::<u64>().unwrap();
+            let newest = twins.versions.iter().max_by_key(number);
+            let (exactness, versions) = match newest {
+                // Not older than an old one, that is luck again.
+                Some(newest) if self.chance.percent(50) => ("NotOlderThan", newest.clone()),
+                _ => ("Exact", self.chance.of(&twins.versions).clone()),
+            };
+            for (uri, version) in asked.uri.iter_mut().zip(versions) {
+                *uri = format!("{uri}&resourceVersion={version}&resourceVersionMatch={exactness}");
+            }
+        }
+        asked
     }
 
     /// Names the version or UID that a change is made onto, right or wrong.
@@ -262,6 +283,9 @@ impl Planner {
     fn patch_status(&mut self, twins: &Twins, sample: usize) -> Asked {
         let name = self.known(twins, sample);
         let statuses = &self.kinds[sample].statuses;
+        if self.kinds[sample].plural == "serviceaccounts" {
+            return self.token(twins, sample, &name);
+        }
         if statuses.is_empty() {
             return self.get(twins, sample);
         }
@@ -289,6 +313,16 @@ impl Planner {
         asked.body =
             both(json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
             "target": {"apiVersion": "v1", "kind": "Node", "name": "node"}}));
+        asked
+    }
+
+    fn token(&mut self, twins: &Twins, sample: usize, name: &str) -> Asked {
+        let mut asked = self.single(twins, sample, "POST", name);
+        asked.uri = asked.uri.map(|uri| uri + "/token");
+        asked.key = ("tokens".into(), name.into());
+        let seconds = *self.chance.of(&[600, 3600, 7200]);
+        asked.body = both(json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": {"expirationSeconds": seconds}}));
         asked
     }
 
@@ -365,6 +399,12 @@ impl Planner {
         // A field that cannot be asked for is refused as with lists.
         let base = base.replace("&fieldSelector=spec.unknown%3Da", "");
         let mut asked = self.asked(sample, "GET", "", base);
+        if self.chance.percent(10) {
+            let whole = "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan\
+                         &allowWatchBookmarks=true";
+            asked.uri = asked.uri.map(|uri| uri + whole);
+            return asked;
+        }
         for (uri, from) in asked.uri.iter_mut().zip(from) {
             *uri = format!("{uri}&resourceVersion={from}");
         }

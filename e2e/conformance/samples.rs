@@ -34,6 +34,11 @@ pub(super) fn all() -> Vec<Sample> {
         secret(),
         heartbeat(),
         pod(),
+        queue(),
+        join(),
+        account(),
+        class(),
+        policy(),
     ]
 }
 
@@ -339,6 +344,9 @@ fn pod() -> Sample {
             json!({"spec": {"terminationGracePeriodSeconds": 5}}),
             json!({"spec": {"nodeName": "other"}}),
             json!({"spec": {"restartPolicy": "Never"}}),
+            json!({"spec": {"priorityClassName": "missing"}}),
+            json!({"spec": {"priority": 5}}),
+            json!({"spec": {"tolerations": [{"key": "a", "operator": "Exists"}]}}),
         ],
         statuses: vec![
             json!({"phase": "Running"}),
@@ -346,5 +354,94 @@ fn pod() -> Sample {
             json!({"phase": "Failed", "reason": "Evicted", "message": "m"}),
             json!({"phase": "Pending", "nominatedNodeName": "n"}),
         ],
+    }
+}
+
+fn queue() -> Sample {
+    Sample {
+        plural: "gpuqueues",
+        group: OURS,
+        kind: "GpuQueue",
+        namespaced: false,
+        body: json!({"spec": {}}),
+        changes: vec![
+            json!({"spec": {"weight": 5}}),
+            json!({"spec": {"cohort": "c"}}),
+            json!({"spec": {"quota": [{"gpus": 4}, {"gpus": 2, "model": "A100"}]}}),
+            json!({"spec": {"quota": null, "stopPolicy": "Hold"}}),
+        ],
+        mistakes: vec![
+            json!({"spec": {"weight": 0}}),
+            json!({"spec": {"cohort": null, "quota": [{"gpus": 4, "lendingLimit": 2}]}}),
+            json!({"spec": {"cohort": "c", "quota": [{"gpus": 4, "lendingLimit": 5}]}}),
+            json!({"spec": {"quota": [{"gpus": 4}, {"gpus": 2}]}}),
+            json!({"spec": {"quota": [{"model": ""}]}}),
+            json!({"spec": {"stopPolicy": "Stop"}}),
+        ],
+        statuses: conditions(),
+    }
+}
+
+fn join() -> Sample {
+    Sample {
+        plural: "joinrequests",
+        group: OURS,
+        kind: "JoinRequest",
+        namespaced: true,
+        body: json!({"spec": {"agentVersion": "1", "clusterIdentity": "i", "fingerprint": "f",
+            "proof": "p", "publicKey": "k"}}),
+        changes: vec![json!({"spec": {}}), json!({"spec": {"agentVersion": "1", "more": 2}})],
+        mistakes: vec![
+            json!({"spec": null}),
+            json!({"spec": {"agentVersion": 1}}),
+            json!({"spec": {"agentVersion": "2"}}),
+            json!({"spec": {"proof": ""}}),
+        ],
+        statuses: conditions(),
+    }
+}
+
+fn account() -> Sample {
+    Sample {
+        plural: "serviceaccounts",
+        group: "",
+        kind: "ServiceAccount",
+        namespaced: true,
+        body: json!({}),
+        changes: vec![
+            json!({"automountServiceAccountToken": false}),
+            json!({"automountServiceAccountToken": null, "more": 1}),
+        ],
+        mistakes: vec![json!({"status": {}})],
+        statuses: vec![],
+    }
+}
+
+fn class() -> Sample {
+    Sample {
+        plural: "priorityclasses",
+        group: "scheduling.k8s.io/v1",
+        kind: "PriorityClass",
+        namespaced: false,
+        body: json!({"value": 5}),
+        changes: vec![json!({"description": "a"}), json!({"description": null})],
+        mistakes: vec![json!({"value": 6}), json!({"preemptionPolicy": "Never"})],
+        statuses: vec![],
+    }
+}
+
+fn policy() -> Sample {
+    Sample {
+        plural: "networkpolicies",
+        group: "networking.k8s.io/v1",
+        kind: "NetworkPolicy",
+        namespaced: true,
+        body: json!({"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}),
+        changes: vec![
+            json!({"spec": {"policyTypes": ["Ingress", "Egress"]}}),
+            json!({"spec": {"podSelector": {"matchLabels": {"a": "b"}}}}),
+        ],
+        mistakes: vec![json!({"metadata": {"labels": {"a": "no label!"}}})],
+        statuses: vec![],
     }
 }

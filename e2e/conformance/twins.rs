@@ -53,8 +53,8 @@ pub(super) struct Twins {
     pub(super) uids: Vec<Pair<String>>,
     /// The last answers that were objects.
     pub(super) objects: BTreeMap<(String, String), Pair<Value>>,
-    /// Lists that go on.
-    pub(super) more: Option<Pair<String>>,
+    /// The list that goes on, and where.
+    pub(super) more: Option<(Asked, Pair<String>)>,
 }
 
 pub(super) fn namespace(seed: u64) -> String {
@@ -160,7 +160,8 @@ impl Twins {
                 answers.map(|answer| answer.pointer(pointer).and_then(Value::as_str));
             Some([real?.to_owned(), simulated?.to_owned()])
         };
-        self.more = word("/metadata/continue").filter(|tokens| !tokens[0].is_empty());
+        let tokens = word("/metadata/continue").filter(|tokens| !tokens[0].is_empty());
+        self.more = tokens.map(|tokens| (asked.clone(), tokens));
         let version = word("/metadata/resourceVersion");
         let Some(uid) = word("/metadata/uid") else { return self.lists.extend(version) };
         self.versions.extend(version);
@@ -168,8 +169,8 @@ impl Twins {
         self.objects.insert(asked.key.clone(), answers.map(Value::clone));
     }
 
-    /// Opens the same watch at both; how many events agreed, or what differs.
-    pub(super) async fn watch(&mut self, asked: &Asked) -> Result<usize, String> {
+    /// Opens the same watch at both; the types of the events that agreed, or what differs.
+    pub(super) async fn watch(&mut self, asked: &Asked) -> Result<Vec<String>, String> {
         let call = call("GET", &asked.uri[1], &Value::Null, "");
         let mut simulated = Vec::new();
         match self.server.watch("conformance", &call) {
@@ -184,7 +185,8 @@ impl Twins {
         let said = [(0, &real), (1, &simulated)].map(|(side, events): (usize, &Vec<Value>)| {
             events.iter().map(|event| self.names[side].event(event)).collect()
         });
-        compare(&said).map(|()| simulated.len())
+        let types = simulated.iter().map(|event| event["type"].as_str().unwrap_or("").to_owned());
+        compare(&said).map(|()| types.collect())
     }
 
     /// What the real server tells, until it has told of so many events and of no more.
@@ -223,7 +225,7 @@ fn differences(path: &str, real: &Value, simulated: &Value, lines: &mut Vec<Stri
                     differences(&format!("{path}/{index}"), left, right, lines);
                 }
             }
-            (Value::Array(left), Value::Array(right)) => {
+            (Value::Array(left), Value::Array(right)) if left.iter().all(Value::is_object) => {
                 let short = |item: &Value| {
                     let object = item.get("object").unwrap_or(item);
                     let metadata = &object["metadata"];

@@ -28,6 +28,10 @@ impl Names {
             let code = event["object"]["code"].as_u64().and_then(|code| u16::try_from(code).ok());
             return json!({"type": "ERROR", "object": failure(code.unwrap_or(0), &event["object"])});
         }
+        if event["type"] == "BOOKMARK" {
+            let annotations = &event["object"]["metadata"]["annotations"];
+            return json!({ "type": "BOOKMARK", "annotations": annotations });
+        }
         json!({ "type": event["type"], "object": self.plain(&event["object"]) })
     }
 
@@ -55,6 +59,8 @@ impl Names {
                 }
                 ("resourceVersion", Value::String(version)) => json!(self.version(version)),
                 ("uid", Value::String(uid)) => json!(self.uid(uid)),
+                // Of a request for one.
+                ("token", Value::String(_)) => json!("<token>"),
                 (_, value) => self.plain(value),
             };
             plain.insert(key.clone(), value);
@@ -111,6 +117,6 @@ fn failure(code: u16, body: &Value) -> Value {
 
 fn is_now(text: &str) -> bool {
     let time: Option<Timestamp> = text.parse().ok();
-    let hour = SignedDuration::from_hours(1);
-    time.is_some_and(|time| time.duration_since(Timestamp::now()).abs() < hour)
+    let days = SignedDuration::from_hours(48);
+    time.is_some_and(|time| time.duration_since(Timestamp::now()).abs() < days)
 }

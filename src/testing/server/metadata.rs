@@ -123,8 +123,9 @@ pub(super) fn wrong(kind: &Kind, object: &Value, causes: &mut Vec<Cause>) {
             causes.push(Cause::invalid("metadata.labels", &json!(key), "no name of a label"));
         }
     }
-    // Only the core group minds; of custom resources a short name is at least warned of.
-    let finalizers = metadata["finalizers"].as_array().filter(|_| kind.group.is_empty());
+    // Leases do not mind; of custom resources a short name is at least warned of.
+    let minds = !kind.is_custom() && kind.plural != "leases";
+    let finalizers = metadata["finalizers"].as_array().filter(|_| minds);
     for (index, finalizer) in finalizers.into_iter().flatten().enumerate() {
         let text = finalizer.as_str().unwrap_or("");
         if !text.contains('/') && !matches!(text, "foregroundDeletion" | "orphan") {

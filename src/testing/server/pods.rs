@@ -82,6 +82,12 @@ fn priority(store: &Store, name: &str, class: &str) -> Result<(i64, String), Ref
     Ok((priority, policy.unwrap_or("PreemptLowerPriority").to_owned()))
 }
 
+/// Adds what every pod tolerates, after a change as after its creation.
+pub(super) fn tolerate(pod: &mut Value) {
+    let all = tolerations(pod["spec"].get("tolerations"));
+    pod["spec"]["tolerations"] = all;
+}
+
 /// A pod bears a node that is not ready for five minutes, unless it says otherwise.
 fn tolerations(given: Option<&Value>) -> Value {
     let mut all = given.and_then(Value::as_array).cloned().unwrap_or_default();
@@ -152,6 +158,18 @@ pub(super) fn wrong_change(new: &Value, old: &Value, causes: &mut Vec<Cause>) {
             let field = "spec.activeDeadlineSeconds";
             return causes.push(Cause::invalid(field, &json!(deadline(new)), why));
         }
+    }
+    let tolerated = |pod: &Value| -> Vec<Value> {
+        let mut all = pod["spec"]["tolerations"].as_array().cloned().unwrap_or_default();
+        for one in all.iter_mut().filter_map(Value::as_object_mut) {
+            one.remove("tolerationSeconds");
+        }
+        all
+    };
+    let (given, held) = (tolerated(new), tolerated(old));
+    if held.iter().any(|one| !given.contains(one)) {
+        let why = "existing toleration can not be modified except its tolerationSeconds";
+        causes.push(Cause::forbidden("spec.tolerations", why));
     }
     let rest = |pod: &Value| {
         let mut spec = pod["spec"].clone();

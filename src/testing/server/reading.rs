@@ -115,15 +115,15 @@ fn page(view: &impl View, call: &Call, selector: &Selector, after: Option<At>) -
             && (call.namespace.is_empty() || at.namespace == call.namespace)
     };
     let range = view.objects().range((start, Bound::Unbounded));
-    let mut chosen =
-        range.take_while(|(at, _)| inside(at)).filter(|(_, object)| selector.selects(object));
+    let mut rest = range.take_while(|(at, _)| inside(at));
     let limit = if call.query.limit == 0 { usize::MAX } else { call.query.limit };
     let (mut items, mut last) = (Vec::new(), None);
-    for (at, object) in chosen.by_ref().take(limit) {
+    for (at, object) in rest.by_ref().filter(|(_, object)| selector.selects(object)).take(limit) {
         items.push(item(call.kind, object));
         last = Some(at);
     }
-    let left = chosen.count();
+    // Whether any of what is left would be chosen, a server does not look.
+    let left = rest.count();
     let mut metadata = list_metadata(call.kind, view.revision());
     if let (Some(last), 1..) = (last, left) {
         let next = format!("{} {} {}", view.revision(), last.namespace, last.name);

@@ -92,11 +92,14 @@ pub(super) fn wrong_change(kind: &Kind, new: &Value, old: &Value, causes: &mut V
     let fixed: &[&str] = match kind.plural.as_str() {
         "pods" => return pods::wrong_change(new, old, causes),
         "secrets" => &["type"],
-        "priorityclasses" => &["value", "preemptionPolicy"],
+        "priorityclasses" => &["preemptionPolicy"],
         _ => &[],
     };
     for key in fixed.iter().filter(|key| new[**key] != old[**key]) {
         causes.push(Cause::invalid(key, &new[*key], "field is immutable"));
+    }
+    if kind.plural == "priorityclasses" && new["value"] != old["value"] {
+        causes.push(Cause::forbidden("value", "may not be changed in an update."));
     }
     if matches!(kind.plural.as_str(), "secrets" | "configmaps") && old["immutable"] == true {
         for key in ["data", "binaryData", "immutable"] {
@@ -109,8 +112,12 @@ pub(super) fn wrong_change(kind: &Kind, new: &Value, old: &Value, causes: &mut V
 
 impl Schema {
     fn check(&self, path: &str, value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
-        if old == Some(value) || value.is_null() && self.nullable {
+        if old == Some(value) {
             return;
+        }
+        if value.is_null() && self.nullable {
+            // A choice has to name it even so.
+            return self.check_alone(path, value, causes);
         }
         let time = |text: &str| text.parse::<Timestamp>().is_ok();
         if !self.kind.is(value) || self.time && !value.as_str().is_some_and(time) {
@@ -181,7 +188,8 @@ impl Schema {
         let asked = self.rules.iter().filter(|rule| !rule.transition || old.is_some());
         for rule in asked.filter(|_| !value.is_null()) {
             if !rule.holds(value, old) {
-                causes.push(Cause::invalid(path, value, &rule.message));
+                let field = if path.is_empty() { "<nil>" } else { path };
+                causes.push(Cause::invalid(field, value, &rule.message));
             }
         }
     }

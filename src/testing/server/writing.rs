@@ -29,6 +29,11 @@ pub(super) fn create(store: &mut Store, who: &str, call: &Call) -> Answer {
             object["status"] = json!({"phase": "Active"});
         }
         "secrets" => secret(&mut object),
+        "priorityclasses" => {
+            if let Some(fields) = object.as_object_mut() {
+                fields.entry("preemptionPolicy").or_insert_with(|| json!("PreemptLowerPriority"));
+            }
+        }
         _ => {}
     }
     let versioned = object["metadata"].get("resourceVersion").is_some();
@@ -251,7 +256,10 @@ fn restrict(call: &Call, new: &mut Value, old: &Value) {
     if kind.is(Trait::Status) {
         put_or_remove(new, "status", old.get("status"));
     }
-    if kind.is(Trait::Generation) && differs(new, old) {
+    if kind.plural == "pods" {
+        pods::tolerate(new);
+    }
+    if kind.is(Trait::Generation) && kind.plural != "priorityclasses" && differs(new, old) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         new["metadata"]["generation"] = json!(generation + 1);
     }
