@@ -55,6 +55,10 @@ impl Planner {
             let watch = self.watch(twins, sample);
             self.watches.push(watch);
         }
+        let plural = self.kinds[sample].plural;
+        if !twins.objects.keys().any(|key| key.0 == plural) && self.chance.percent(60) {
+            return self.create(twins, sample);
+        }
         match self.chance.below(100) {
             0..24 => self.create(twins, sample),
             24..32 => self.get(twins, sample),

@@ -160,6 +160,9 @@ impl Twins {
                 answers.map(|answer| answer.pointer(pointer).and_then(Value::as_str));
             Some([real?.to_owned(), simulated?.to_owned()])
         };
+        if answers[1]["code"] == 404 {
+            self.objects.remove(&asked.key);
+        }
         let tokens = word("/metadata/continue").filter(|tokens| !tokens[0].is_empty());
         self.more = tokens.map(|tokens| (asked.clone(), tokens));
         let version = word("/metadata/resourceVersion");

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use serde_json::{Value, json};
 
 use super::call::{Call, Verb};
-use super::kinds::Kind;
+use super::kinds::{Kind, Scope};
 use super::refusal::{Answer, Refusal};
 use super::selectors::Selector;
 use super::snapshot::Snapshot;
@@ -123,7 +123,9 @@ fn page(view: &impl View, call: &Call, selector: &Selector, after: Option<At>) -
         last = Some(at);
     }
     // Whether any of what is left would be chosen, a server does not look.
-    let left = rest.count();
+    let single =
+        selector.is_single() && (call.kind.scope == Scope::Cluster || !call.namespace.is_empty());
+    let left = if single { 0 } else { rest.count() };
     let mut metadata = list_metadata(call.kind, view.revision());
     if let (Some(last), 1..) = (last, left) {
         let next = format!("{} {} {}", view.revision(), last.namespace, last.name);
