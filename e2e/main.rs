@@ -7,6 +7,7 @@
 mod bench;
 mod budget;
 mod charts;
+mod conformance;
 mod dispatch;
 mod explain;
 mod failover;

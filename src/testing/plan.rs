@@ -13,7 +13,7 @@ use super::network::Trouble;
 use super::programs::{MANNERS, arguments};
 
 /// Faults and wishes come within this time; then everything is mended.
-pub(crate) const STORMY: u64 = 240;
+pub(crate) const STORMY: u64 = 160;
 
 /// Something that happens.
 #[derive(Clone, Debug)]
@@ -104,7 +104,7 @@ impl Plan {
             let hub = random.random_range(0..self.shape.hubs);
             let name = format!("j{number}");
             let job = job(random, &name);
-            let at = random.random_range(0..120_000);
+            let at = random.random_range(0..STORMY * 500);
             self.at(at, Act::Submit { hub, job: job.clone() });
             let later = at + random.random_range(1_000..90_000);
             match random.random_range(0..10) {

@@ -18,7 +18,7 @@ use super::programs::program;
 /// After everything was mended, all must have come to its end within so much.
 const MENDED: Duration = Duration::from_secs(1_500);
 /// For so long a quiet federation is listened to.
-const QUIET: Duration = Duration::from_secs(90);
+const QUIET: Duration = Duration::from_secs(70);
 
 /// What came of a run.
 pub(crate) struct Outcome {
@@ -105,7 +105,7 @@ impl Run {
     /// Nobody writes anything any more.
     async fn quiet(&mut self) {
         // What the last end still brings.
-        let settle = self.all.epoch.elapsed() + Duration::from_secs(120);
+        let settle = self.all.epoch.elapsed() + Duration::from_secs(70);
         while self.all.epoch.elapsed() < settle && self.goes_on() {
             self.tick().await;
         }

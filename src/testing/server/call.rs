@@ -45,7 +45,7 @@ pub(crate) struct Call {
     pub(crate) part: Part,
     pub(crate) query: Query,
     pub(crate) body: Value,
-    pub(super) content: String,
+    pub(crate) content: String,
 }
 
 impl Call {

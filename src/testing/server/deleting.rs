@@ -20,7 +20,6 @@ pub(super) struct Options {
     pub(super) grace: Option<i64>,
     pub(super) uid: Option<String>,
     pub(super) version: Option<String>,
-    pub(super) foreground: bool,
 }
 
 /// What came of a deletion.
@@ -37,14 +36,13 @@ impl Options {
         let word = |value: &Value| value.as_str().map(str::to_owned);
         let told = if body.is_null() { &query.propagation } else { "" };
         let policy = body["propagationPolicy"].as_str().unwrap_or(told);
-        let known = matches!(policy, "" | "Background" | "Foreground");
+        let known = matches!(policy, "" | "Background");
         assert!(known && body.get("orphanDependents").is_none(), "{call}: {body} is not modelled");
         let preconditions = &body["preconditions"];
         Self {
             grace: if body.is_null() { query.grace } else { body["gracePeriodSeconds"].as_i64() },
             uid: word(&preconditions["uid"]),
             version: word(&preconditions["resourceVersion"]),
-            foreground: policy == "Foreground",
         }
     }
 
@@ -102,7 +100,7 @@ pub(super) fn delete_collection(store: &mut Store, who: &str, call: &Call) -> An
     Ok((
         200,
         json!({"kind": kind, "apiVersion": call.kind.api_version(),
-            "metadata": {"resourceVersion": revision.to_string()}, "items": items}),
+            "metadata": reading::list_metadata(call.kind, revision), "items": items}),
     ))
 }
 
@@ -127,13 +125,7 @@ pub(super) fn remove(
             pods::Grace::Set => return Ok(set(store, who, at, new)),
         }
     }
-    let mut held: Vec<String> =
-        finalizers(&new["metadata"]).into_iter().map(str::to_owned).collect();
-    if options.foreground && !held.iter().any(|one| one == "foregroundDeletion") {
-        held.push("foregroundDeletion".to_owned());
-        new["metadata"]["finalizers"] = json!(held);
-    }
-    if held.is_empty() {
+    if finalizers(&new["metadata"]).is_empty() {
         return Ok(Deleted::Gone(store.take(who, at)));
     }
     mark(store, &mut new);

@@ -149,6 +149,23 @@ impl Kind {
         self.schema.is_some()
     }
 
+    /// Drops the fields that one of Kubernetes' own kinds does not have.
+    pub(super) fn drop_unknown(&self, object: &mut Value) {
+        let own: &[&str] = match self.plural.as_str() {
+            _ if self.is_custom() => return,
+            "configmaps" => &["data", "binaryData", "immutable"],
+            "secrets" => &["data", "stringData", "type", "immutable"],
+            "serviceaccounts" => &["secrets", "imagePullSecrets", "automountServiceAccountToken"],
+            "priorityclasses" => &["value", "globalDefault", "description", "preemptionPolicy"],
+            "leases" | "networkpolicies" => &["spec"],
+            _ => &["spec", "status"],
+        };
+        if let Some(fields) = object.as_object_mut() {
+            let always = ["apiVersion", "kind", "metadata"];
+            fields.retain(|key, _| own.contains(&key.as_str()) || always.contains(&key.as_str()));
+        }
+    }
+
     pub(super) fn api_version(&self) -> String {
         match self.group.as_str() {
             "" => self.version.clone(),

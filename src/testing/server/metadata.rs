@@ -62,10 +62,10 @@ pub(super) fn place(object: &mut Value, call: &Call) -> Result<(), Refusal> {
     let metadata = &mut object["metadata"];
     let given = metadata["namespace"].as_str().unwrap_or("");
     if call.kind.scope == Scope::Cluster {
-        return match given {
-            "" => Ok(()),
-            _ => Err(Refusal::bad_request("namespace is not allowed on this kind")),
-        };
+        if let Some(fields) = metadata.as_object_mut() {
+            fields.remove("namespace");
+        }
+        return Ok(());
     }
     if !given.is_empty() && given != call.namespace {
         return Err(Refusal::bad_request(format!(
@@ -107,7 +107,9 @@ pub(super) fn wrong(kind: &Kind, object: &Value, causes: &mut Vec<Cause>) {
     let metadata = &object["metadata"];
     let name = metadata["name"].as_str().unwrap_or("");
     let longest = if kind.plural == "namespaces" { 63 } else { 253 };
-    if !is_subdomain(name) || name.len() > longest {
+    if name.is_empty() {
+        causes.push(Cause::required("metadata.name"));
+    } else if !is_subdomain(name) || name.len() > longest {
         let why = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
                    characters, '-' or '.', and must start and end with an alphanumeric character";
         causes.push(Cause::invalid("metadata.name", &metadata["name"], why));
@@ -121,11 +123,15 @@ pub(super) fn wrong(kind: &Kind, object: &Value, causes: &mut Vec<Cause>) {
             causes.push(Cause::invalid("metadata.labels", &json!(key), "no name of a label"));
         }
     }
-    for finalizer in metadata["finalizers"].as_array().into_iter().flatten() {
+    // Leases do not mind; of custom resources a short name is at least warned of.
+    let minds = !kind.is_custom() && kind.plural != "leases";
+    let finalizers = metadata["finalizers"].as_array().filter(|_| minds);
+    for (index, finalizer) in finalizers.into_iter().flatten().enumerate() {
         let text = finalizer.as_str().unwrap_or("");
         if !text.contains('/') && !matches!(text, "foregroundDeletion" | "orphan") {
             let why = "name is neither a standard finalizer name nor is it fully qualified";
-            causes.push(Cause::invalid("metadata.finalizers", finalizer, why));
+            let field = format!("metadata.finalizers[{index}]");
+            causes.push(Cause::invalid(&field, finalizer, why));
         }
     }
 }

@@ -11,6 +11,7 @@
 
 mod call;
 mod deleting;
+mod evaluation;
 mod garbage;
 mod http;
 mod kinds;
@@ -19,6 +20,7 @@ mod pods;
 mod query;
 mod reading;
 mod refusal;
+mod rules;
 mod schema;
 mod selectors;
 mod snapshot;
@@ -27,9 +29,6 @@ mod subresources;
 mod validation;
 mod watch;
 mod writing;
-
-#[cfg(test)]
-mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 

@@ -82,6 +82,12 @@ fn priority(store: &Store, name: &str, class: &str) -> Result<(i64, String), Ref
     Ok((priority, policy.unwrap_or("PreemptLowerPriority").to_owned()))
 }
 
+/// Adds what every pod tolerates, after a change as after its creation.
+pub(super) fn tolerate(pod: &mut Value) {
+    let all = tolerations(pod["spec"].get("tolerations"));
+    pod["spec"]["tolerations"] = all;
+}
+
 /// A pod bears a node that is not ready for five minutes, unless it says otherwise.
 fn tolerations(given: Option<&Value>) -> Value {
     let mut all = given.and_then(Value::as_array).cloned().unwrap_or_default();
@@ -141,6 +147,30 @@ fn quality(containers: &Value) -> &'static str {
 
 /// What may not change in the specification of a pod.
 pub(super) fn wrong_change(new: &Value, old: &Value, causes: &mut Vec<Cause>) {
+    let deadline = |pod: &Value| pod["spec"]["activeDeadlineSeconds"].as_i64();
+    if let Some(held) = deadline(old).filter(|_| deadline(new) != deadline(old)) {
+        let why = match deadline(new) {
+            Some(given) if given <= held => None,
+            Some(_) => Some("must be less than or equal to previous value"),
+            None => Some("must not update from a positive integer to nil value"),
+        };
+        if let Some(why) = why {
+            let field = "spec.activeDeadlineSeconds";
+            return causes.push(Cause::invalid(field, &json!(deadline(new)), why));
+        }
+    }
+    let tolerated = |pod: &Value| -> Vec<Value> {
+        let mut all = pod["spec"]["tolerations"].as_array().cloned().unwrap_or_default();
+        for one in all.iter_mut().filter_map(Value::as_object_mut) {
+            one.remove("tolerationSeconds");
+        }
+        all
+    };
+    let (given, held) = (tolerated(new), tolerated(old));
+    if held.iter().any(|one| !given.contains(one)) {
+        let why = "existing toleration can not be modified except its tolerationSeconds";
+        causes.push(Cause::forbidden("spec.tolerations", why));
+    }
     let rest = |pod: &Value| {
         let mut spec = pod["spec"].clone();
         if let Some(fields) = spec.as_object_mut() {
@@ -155,6 +185,23 @@ pub(super) fn wrong_change(new: &Value, old: &Value, causes: &mut Vec<Cause>) {
                    `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was \
                    previously negative)";
         causes.push(Cause::forbidden("spec", why));
+    }
+}
+
+/// What a new status does not change.
+pub(super) fn keep_status(new: &mut Value, old: &Value) {
+    if let Some(status) = new["status"].as_object_mut() {
+        status.entry("qosClass").or_insert_with(|| old["status"]["qosClass"].clone());
+    }
+}
+
+/// What is wrong with a new status of a pod.
+pub(super) fn wrong_status(new: &Value, old: &Value, causes: &mut Vec<Cause>) {
+    let nominated = new["status"].get("nominatedNodeName").and_then(Value::as_str).unwrap_or("");
+    let bound = old["spec"].get("nodeName").is_some();
+    if bound && !nominated.is_empty() && old["status"]["nominatedNodeName"] != nominated {
+        let why = "may not be set on pods that are already bound to a node";
+        causes.push(Cause::forbidden("status.nominatedNodeName", why));
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use serde_json::{Value, json};
 
 use super::call::{Call, Verb};
-use super::kinds::Kind;
+use super::kinds::{Kind, Scope};
 use super::refusal::{Answer, Refusal};
 use super::selectors::Selector;
 use super::snapshot::Snapshot;
@@ -115,16 +115,18 @@ fn page(view: &impl View, call: &Call, selector: &Selector, after: Option<At>) -
             && (call.namespace.is_empty() || at.namespace == call.namespace)
     };
     let range = view.objects().range((start, Bound::Unbounded));
-    let mut chosen =
-        range.take_while(|(at, _)| inside(at)).filter(|(_, object)| selector.selects(object));
+    let mut rest = range.take_while(|(at, _)| inside(at));
     let limit = if call.query.limit == 0 { usize::MAX } else { call.query.limit };
     let (mut items, mut last) = (Vec::new(), None);
-    for (at, object) in chosen.by_ref().take(limit) {
+    for (at, object) in rest.by_ref().filter(|(_, object)| selector.selects(object)).take(limit) {
         items.push(item(call.kind, object));
         last = Some(at);
     }
-    let left = chosen.count();
-    let mut metadata = json!({ "resourceVersion": view.revision().to_string() });
+    // Whether any of what is left would be chosen, a server does not look.
+    let single =
+        selector.is_single() && (call.kind.scope == Scope::Cluster || !call.namespace.is_empty());
+    let left = if single { 0 } else { rest.count() };
+    let mut metadata = list_metadata(call.kind, view.revision());
     if let (Some(last), 1..) = (last, left) {
         let next = format!("{} {} {}", view.revision(), last.namespace, last.name);
         metadata["continue"] = json!(next);
@@ -135,6 +137,14 @@ fn page(view: &impl View, call: &Call, selector: &Selector, after: Option<At>) -
     let kind = format!("{}List", call.kind.named);
     json!({"kind": kind, "apiVersion": call.kind.api_version(), "metadata": metadata,
         "items": items})
+}
+
+/// Of custom resources a list says even that it does not go on.
+pub(super) fn list_metadata(kind: &Kind, revision: u64) -> Value {
+    match kind.is_custom() {
+        true => json!({ "continue": "", "resourceVersion": revision.to_string() }),
+        false => json!({ "resourceVersion": revision.to_string() }),
+    }
 }
 
 /// An object as it stands in a list: of Kubernetes' own kinds only the list says which it is.

@@ -60,8 +60,10 @@ impl Refusal {
         Self::new(404, "NotFound", message).of(kind, name)
     }
 
-    pub(super) fn exists(kind: &Kind, name: &str) -> Self {
-        let message = format!("{} \"{name}\" already exists", kind.qualified());
+    pub(super) fn exists(kind: &Kind, name: &str, held: &Value) -> Self {
+        let leaves = held["metadata"].get("deletionTimestamp").is_some();
+        let leaves = if leaves { "object is being deleted: " } else { "" };
+        let message = format!("{leaves}{} \"{name}\" already exists", kind.qualified());
         Self::new(409, "AlreadyExists", message).of(kind, name)
     }
 
@@ -92,7 +94,8 @@ impl Refusal {
     }
 
     pub(super) fn internal(message: impl Into<String>) -> Self {
-        Self::new(500, "InternalError", message.into())
+        // An error that no part of a real server has a reason for.
+        Self::new(500, "", message.into())
     }
 
     /// History before a version is gone.
@@ -111,6 +114,17 @@ impl Refusal {
         let cause = json!([{"reason": "ResourceVersionTooLarge",
             "message": "Too large resource version"}]);
         refusal.details = json!({ "causes": cause, "retryAfterSeconds": 1 });
+        refusal
+    }
+
+    /// A change that does not say which version it was made of, where it has to. Here the plural
+    /// stands where otherwise the kind does.
+    pub(super) fn unversioned(kind: &Kind, name: &str) -> Self {
+        let why = "must be specified for an update";
+        let cause = Cause::invalid("metadata.resourceVersion", &json!(0), why);
+        let mut refusal = Self::invalid(kind, name, &[cause]);
+        refusal.message = refusal.message.replacen(&kind.named, &kind.plural, 1);
+        refusal.details["kind"] = json!(kind.plural);
         refusal
     }
 
@@ -139,8 +153,11 @@ impl Refusal {
     pub(super) fn status(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code,
+            "message": self.message, "code": self.code,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = json!(self.reason);
+        }
         if !self.details.is_null() {
             status["details"] = self.details.clone();
         }
@@ -166,7 +183,10 @@ pub(super) fn deleted(kind: &Kind, name: &str, uid: &Value) -> Value {
 }
 
 fn details(group: &str, kind: &str, name: &str) -> Value {
-    let mut details = json!({ "name": name, "kind": kind });
+    let mut details = json!({ "kind": kind });
+    if !name.is_empty() {
+        details["name"] = json!(name);
+    }
     if !group.is_empty() {
         details["group"] = json!(group);
     }

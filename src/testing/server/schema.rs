@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::rules::Rule;
+
 /// The type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Type {
@@ -20,6 +22,8 @@ pub(super) enum Type {
 #[derive(Debug)]
 pub(super) struct Schema {
     pub(super) kind: Type,
+    /// A text that is a time.
+    pub(super) time: bool,
     pub(super) nullable: bool,
     pub(super) default: Option<Value>,
     pub(super) properties: BTreeMap<String, Schema>,
@@ -35,17 +39,12 @@ pub(super) struct Schema {
     pub(super) counts: (Option<usize>, Option<usize>),
     /// Fields by which the items of a list differ.
     pub(super) keys: Vec<String>,
+    pub(super) rules: Vec<Rule>,
 }
 
-/// What tells nothing about which values are valid. Rules are not evaluated here.
-const SILENT: &[&str] = &[
-    "description",
-    "title",
-    "format",
-    "x-kubernetes-map-type",
-    "x-kubernetes-list-type",
-    "x-kubernetes-validations",
-];
+/// What tells nothing about which values are valid.
+const SILENT: &[&str] =
+    &["description", "title", "x-kubernetes-map-type", "x-kubernetes-list-type"];
 
 impl Schema {
     /// Reads a schema.
@@ -55,6 +54,7 @@ impl Schema {
     pub(super) fn read(source: &Value) -> Self {
         let mut schema = Self {
             kind: Type::Any,
+            time: false,
             nullable: false,
             default: None,
             properties: BTreeMap::new(),
@@ -68,6 +68,7 @@ impl Schema {
             lengths: (None, None),
             counts: (None, None),
             keys: Vec::new(),
+            rules: Vec::new(),
         };
         for (key, value) in source.as_object().expect("a schema is an object") {
             schema.learn(key, value);
@@ -83,6 +84,7 @@ impl Schema {
         };
         match key {
             "type" => self.kind = kind(value),
+            "format" => self.time = *value == "date-time",
             "nullable" => self.nullable = *value == true,
             "default" => self.default = Some(value.clone()),
             "properties" => {
@@ -95,6 +97,9 @@ impl Schema {
             "required" => self.required = words(),
             "x-kubernetes-preserve-unknown-fields" => self.preserves = *value == true,
             "x-kubernetes-list-map-keys" => self.keys = words(),
+            "x-kubernetes-validations" => {
+                self.rules = value.as_array().into_iter().flatten().map(Rule::read).collect();
+            }
             "enum" => self.choices = value.as_array().cloned().unwrap_or_default(),
             "minimum" => self.minimum = value.as_f64(),
             "maximum" => self.maximum = value.as_f64(),

@@ -47,6 +47,11 @@ impl Selector {
             && self.fields.iter().all(|field| field.selects(object))
     }
 
+    /// Whether it names one object, which a server then looks up.
+    pub(super) fn is_single(&self) -> bool {
+        self.fields.iter().any(|field| field.path == "metadata.name" && field.equal)
+    }
+
     pub(super) fn is_everything(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
     }

@@ -169,11 +169,21 @@ impl Store {
             return flat(self.carry_out(who, call));
         }
         let before = self.snapshot();
-        let (written, made) = (self.log.len(), self.made);
-        let answer = flat(self.carry_out(who, call));
+        let written = self.log.len();
+        let (code, mut answer) = flat(self.carry_out(who, call));
         self.log.truncate(written);
-        (self.objects, self.revision, self.made) = (before.objects, before.revision, made);
-        answer
+        (self.objects, self.revision) = (before.objects, before.revision);
+        // What was not written has no version.
+        if let Some(metadata) = answer["metadata"].as_object_mut().filter(|_| code < 300) {
+            match self.objects.get(&At::of(call)) {
+                Some(old) => {
+                    let version = old["metadata"]["resourceVersion"].clone();
+                    metadata.insert("resourceVersion".to_owned(), version);
+                }
+                None => drop(metadata.remove("resourceVersion")),
+            }
+        }
+        (code, answer)
     }
 
     fn carry_out(&mut self, who: &str, call: &Call) -> Answer {

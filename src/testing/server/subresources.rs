@@ -29,6 +29,9 @@ pub(super) fn bind(store: &mut Store, who: &str, call: &Call) -> Answer {
         return refused(&format!("pod {} is already assigned to node \"{other}\"", call.name));
     }
     pod["spec"]["nodeName"] = json!(node);
+    if let Some(status) = pod["status"].as_object_mut() {
+        status.remove("nominatedNodeName");
+    }
     let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
         "lastTransitionTime": seconds(store)});
     let mut conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
@@ -43,12 +46,15 @@ pub(super) fn bind(store: &mut Store, who: &str, call: &Call) -> Answer {
 
 /// A token of a service account, which says whose it is.
 pub(super) fn token(store: &mut Store, call: &Call) -> Answer {
-    store.named(call)?;
+    let account = store.named(call)?["metadata"]["uid"].clone();
     let number = store.token();
     let mut answer = call.body.clone();
     let asked = answer["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
     assert!(asked >= 600, "{call}: a server refuses tokens for less than ten minutes");
     answer["spec"]["expirationSeconds"] = json!(asked);
+    answer["spec"]["audiences"] = json!(["https://kubernetes.default.svc"]);
+    answer["spec"]["boundObjectRef"] = Value::Null;
+    answer["metadata"]["uid"] = account;
     answer["metadata"]["name"] = json!(call.name);
     answer["metadata"]["namespace"] = json!(call.namespace);
     answer["metadata"]["creationTimestamp"] = json!(seconds(store));

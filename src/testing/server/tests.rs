@@ -13,7 +13,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::{At, Call, Server, Verb, response, streamed};
+use super::server::{At, Call, Server, Verb, response, streamed};
 
 /// A client of `server` that is called `who`.
 fn client(server: &Server, who: &'static str) -> Client {
@@ -237,6 +237,27 @@ fn custom_resources_have_generations_statuses_defaults_and_schemas() {
     assert_eq!(told["status"]["observedGeneration"], 2);
     let (code, answer) = ask(&server, "PATCH", &one, &json!({"spec": {"weight": "much"}}));
     assert_eq!((code, &answer["details"]["causes"][0]["field"]), (422, &json!("spec.weight")));
+}
+
+#[test]
+fn rules_of_schemas_hold_also_between_versions() {
+    let server = Server::default();
+    let (code, made) = ask(&server, "POST", QUEUES, &queue_of("a", json!({"weight": 5})));
+    assert_eq!(code, 201, "{made}");
+    let one = format!("{QUEUES}/a");
+    assert_eq!(ask(&server, "PATCH", &one, &json!({"spec": {"weight": 1001}})).0, 422);
+    let twice = json!([{"gpus": 1, "model": "A100"}, {"gpus": 2, "model": "A100"}]);
+    let (code, told) = ask(&server, "PATCH", &one, &json!({"spec": {"quota": twice}}));
+    assert_eq!((code, &told["details"]["causes"][0]["field"]), (422, &json!("spec.quota")));
+    let grant = json!({"apiVersion": "idlewild.dev/v1alpha1", "kind": "HubGrant",
+        "metadata": {"name": "g"}, "spec": {"hubId": "h", "member": "m", "namespace": "n",
+            "address": "https://hub", "ca": "-----BEGIN CERTIFICATE-----"}});
+    let grants = "/apis/idlewild.dev/v1alpha1/namespaces/default/hubgrants";
+    let (code, made) = ask(&server, "POST", grants, &grant);
+    assert_eq!(code, 201, "{made}");
+    let other = json!({"spec": {"member": "other"}});
+    let (code, told) = ask(&server, "PATCH", &format!("{grants}/g"), &other);
+    assert_eq!((code, &told["details"]["causes"][0]["field"]), (422, &json!("spec")));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Whether an object is valid: its metadata, and what the schema of a custom resource says.
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::kinds::Kind;
@@ -13,50 +14,113 @@ pub(super) fn wrong(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<Cause>
     if old.is_none_or(|old| old["metadata"] != new["metadata"]) {
         metadata::wrong(kind, new, &mut causes);
     }
-    if let Some(schema) = &kind.schema {
-        for key in &schema.required {
-            if new.get(key).is_none() {
-                causes.push(Cause::required(key));
-            }
-        }
-        for (key, schema) in &schema.properties {
-            let before = old.and_then(|old| old.get(key));
-            if let Some(value) = new.get(key).filter(|_| key != "metadata") {
-                schema.check(key, value, before, &mut causes);
-            }
-        }
+    let Some(schema) = &kind.schema else {
+        built_in(kind, new, &mut causes);
+        return causes;
+    };
+    wrong_fields(schema, (new, old), &mut causes);
+    if causes.iter().any(|cause| BLOCKING.contains(&cause.reason)) {
+        let why = "some validation rules were not checked because the object was invalid; correct \
+                   the existing errors to complete validation";
+        causes.push(Cause::invalid("<nil>", &Value::Null, why));
+    } else {
+        rules(schema, (new, old), &mut causes);
     }
     causes
 }
 
+/// What keeps rules from being asked: they might not know what to do with it.
+const BLOCKING: &[&str] = &[
+    "FieldValueNotSupported",
+    "FieldValueRequired",
+    "FieldValueTooLong",
+    "FieldValueTooMany",
+    "FieldValueTypeInvalid",
+];
+
+/// Little of what a server says of its own kinds.
+fn built_in(kind: &Kind, object: &Value, causes: &mut Vec<Cause>) {
+    match kind.plural.as_str() {
+        "configmaps" | "secrets" => {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            let keys = object["data"].as_object().into_iter().flatten().map(|(key, _)| key);
+            for key in keys.filter(|key| key.is_empty() || !key.bytes().all(plain)) {
+                let field = format!("data[{key}]");
+                causes.push(Cause::invalid(&field, &json!(key), "a valid config key is needed"));
+            }
+        }
+        "leases" => {
+            let spec = &object["spec"];
+            for (key, least) in [("leaseDurationSeconds", 1), ("leaseTransitions", 0)] {
+                if spec[key].as_i64().is_some_and(|number| number < least) {
+                    let why = format!("must be at least {least}");
+                    causes.push(Cause::invalid(&format!("spec.{key}"), &spec[key], &why));
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn wrong_fields(schema: &Schema, (new, old): Pair<'_>, causes: &mut Vec<Cause>) {
+    for key in schema.required.iter().filter(|key| new.get(key).is_none()) {
+        causes.push(Cause::required(key));
+    }
+    for (key, schema) in &schema.properties {
+        let before = old.and_then(|old| old.get(key));
+        if let Some(value) = new.get(key).filter(|_| key != "metadata") {
+            schema.check(key, value, before, causes);
+        }
+    }
+}
+
+fn rules(schema: &Schema, (new, old): Pair<'_>, causes: &mut Vec<Cause>) {
+    schema.check_rules("", new, old, causes);
+    for (key, schema) in schema.properties.iter().filter(|(key, _)| *key != "metadata") {
+        let before = old.and_then(|old| old.get(key));
+        if let Some(value) = new.get(key) {
+            schema.walk_rules(key, value, before, causes);
+        }
+    }
+}
+
+/// A value, and what it was before a change.
+type Pair<'v> = (&'v Value, Option<&'v Value>);
+
 /// What a change of the specification may not do.
 pub(super) fn wrong_change(kind: &Kind, new: &Value, old: &Value, causes: &mut Vec<Cause>) {
-    let mut fixed = |key: &str| {
-        if new[key] != old[key] {
-            causes.push(Cause::invalid(key, &new[key], "field is immutable"));
-        }
+    let fixed: &[&str] = match kind.plural.as_str() {
+        "pods" => return pods::wrong_change(new, old, causes),
+        "secrets" => &["type"],
+        "priorityclasses" => &["preemptionPolicy"],
+        _ => &[],
     };
-    match kind.plural.as_str() {
-        "pods" => pods::wrong_change(new, old, causes),
-        "secrets" | "configmaps" => {
-            if kind.plural == "secrets" {
-                fixed("type");
-            }
-            if old["immutable"] == true {
-                ["data", "binaryData", "immutable"].into_iter().for_each(fixed);
+    for key in fixed.iter().filter(|key| new[**key] != old[**key]) {
+        causes.push(Cause::invalid(key, &new[*key], "field is immutable"));
+    }
+    if kind.plural == "priorityclasses" && new["value"] != old["value"] {
+        causes.push(Cause::forbidden("value", "may not be changed in an update."));
+    }
+    if matches!(kind.plural.as_str(), "secrets" | "configmaps") && old["immutable"] == true {
+        for key in ["data", "binaryData", "immutable"] {
+            if new[key] != old[key] {
+                causes.push(Cause::forbidden(key, "field is immutable when `immutable` is set"));
             }
         }
-        "priorityclasses" => ["value", "preemptionPolicy"].into_iter().for_each(fixed),
-        _ => {}
     }
 }
 
 impl Schema {
     fn check(&self, path: &str, value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
-        if old == Some(value) || value.is_null() && self.nullable {
+        if old == Some(value) {
             return;
         }
-        if !self.kind.is(value) {
+        if value.is_null() && self.nullable {
+            // A choice has to name it even so.
+            return self.check_alone(path, value, causes);
+        }
+        let time = |text: &str| text.parse::<Timestamp>().is_ok();
+        if !self.kind.is(value) || self.time && !value.as_str().is_some_and(time) {
             let why = format!("{path} in body must be of type {}", self.kind.name());
             causes.push(Cause {
                 reason: "FieldValueTypeInvalid",
@@ -88,6 +152,45 @@ impl Schema {
                 self.check_keys(path, items, causes);
             }
             _ => {}
+        }
+    }
+
+    fn walk_rules(&self, path: &str, value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+        if old == Some(value) {
+            return;
+        }
+        self.check_rules(path, value, old, causes);
+        match value {
+            Value::Object(fields) => {
+                for (key, value) in fields {
+                    let before = old.and_then(|old| old.get(key));
+                    let schema = self.properties.get(key).or(self.additional.as_deref());
+                    if let Some(schema) = schema {
+                        schema.walk_rules(&format!("{path}.{key}"), value, before, causes);
+                    }
+                }
+            }
+            Value::Array(items) => {
+                for (schema, (index, item)) in self
+                    .items
+                    .iter()
+                    .flat_map(|schema| items.iter().enumerate().map(move |item| (schema, item)))
+                {
+                    schema.walk_rules(&format!("{path}[{index}]"), item, None, causes);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn check_rules(&self, path: &str, value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+        let old = old.filter(|old| !old.is_null());
+        let asked = self.rules.iter().filter(|rule| !rule.transition || old.is_some());
+        for rule in asked.filter(|_| !value.is_null()) {
+            if !rule.holds(value, old) {
+                let field = if path.is_empty() { "<nil>" } else { path };
+                causes.push(Cause::invalid(field, value, &rule.message));
+            }
         }
     }
 

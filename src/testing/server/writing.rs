@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::call::{Call, Part};
 use super::kinds::{Kind, Scope, Trait};
-use super::refusal::{Answer, Cause, Refusal};
+use super::refusal::{Answer, Refusal};
 use super::store::{At, Object, Store};
 use super::{metadata, pods, validation};
 
@@ -19,10 +19,6 @@ pub(super) fn create(store: &mut Store, who: &str, call: &Call) -> Answer {
     assert!(object["metadata"].get("generateName").is_none(), "{call}: generateName");
     let name = object["metadata"]["name"].as_str().unwrap_or("").to_owned();
     namespace_of(store, call, &name)?;
-    if name.is_empty() {
-        let cause = Cause::required("metadata.name");
-        return Err(Refusal::invalid(kind, &name, &[cause]));
-    }
     if kind.is(Trait::Status) {
         object.as_object_mut().map(|fields| fields.remove("status"));
     }
@@ -33,6 +29,11 @@ pub(super) fn create(store: &mut Store, who: &str, call: &Call) -> Answer {
             object["status"] = json!({"phase": "Active"});
         }
         "secrets" => secret(&mut object),
+        "priorityclasses" => {
+            if let Some(fields) = object.as_object_mut() {
+                fields.entry("preemptionPolicy").or_insert_with(|| json!("PreemptLowerPriority"));
+            }
+        }
         _ => {}
     }
     let versioned = object["metadata"].get("resourceVersion").is_some();
@@ -46,8 +47,8 @@ pub(super) fn create(store: &mut Store, who: &str, call: &Call) -> Answer {
         return Err(Refusal::internal(why));
     }
     let at = At { plural: &kind.plural, namespace: call.namespace.clone(), name };
-    if store.objects.contains_key(&at) {
-        return Err(Refusal::exists(kind, &at.name));
+    if let Some(held) = store.objects.get(&at) {
+        return Err(Refusal::exists(kind, &at.name, held));
     }
     Ok((201, Value::clone(&store.put(who, at, object))))
 }
@@ -72,8 +73,7 @@ fn namespace_of(store: &Store, call: &Call, name: &str) -> Result<(), Refusal> {
 
 fn system_fields(store: &mut Store, kind: &Kind, object: &mut Value) {
     let metadata = object["metadata"].as_object_mut().expect("tidied");
-    for key in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
-    {
+    for key in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         metadata.remove(key);
     }
     metadata.insert("uid".to_owned(), json!(store.uid()));
@@ -114,6 +114,7 @@ fn decoded(kind: &Kind, mut object: Value) -> Result<Value, Refusal> {
         }
     }
     metadata::tidy(&mut object)?;
+    kind.drop_unknown(&mut object);
     if let Some(schema) = &kind.schema {
         schema.complete_root(&mut object);
     }
@@ -125,20 +126,24 @@ fn decoded(kind: &Kind, mut object: Value) -> Result<Value, Refusal> {
 
 pub(super) fn update(store: &mut Store, who: &str, call: &Call) -> Answer {
     let new = decoded(call.kind, call.body.clone())?;
-    let Some(old) = store.objects.get(&At::of(call)).cloned() else {
-        if call.kind.is(Trait::Upsert) && call.part == Part::Whole {
-            return create(store, who, call);
-        }
+    named(call, &new)?;
+    let upsert = call.kind.is(Trait::Upsert) && call.part == Part::Whole;
+    let old = store.objects.get(&At::of(call)).cloned();
+    if old.is_none() && !upsert {
         return Err(Refusal::not_found(call.kind, &call.name));
-    };
-    let uid = &new["metadata"]["uid"];
-    if !uid.is_null() && *uid != old["metadata"]["uid"] {
-        let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            old["metadata"]["uid"]
-        );
+    }
+    let held = old.as_ref().and_then(|old| old["metadata"]["uid"].as_str()).unwrap_or("");
+    if let Some(uid) = new["metadata"]["uid"].as_str().filter(|uid| *uid != held) {
+        let why =
+            format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {held}");
         return Err(Refusal::conflict(call.kind, &call.name, &why));
     }
+    let Some(old) = old else {
+        // Which version there is none of is not asked.
+        let mut made = call.clone();
+        made.body["metadata"]["resourceVersion"] = Value::Null;
+        return create(store, who, &made);
+    };
     replace(store, who, call, (&old, new))
 }
 
@@ -151,6 +156,17 @@ pub(super) fn patch(store: &mut Store, who: &str, call: &Call) -> Answer {
     merge(&mut new, &call.body);
     let new = decoded(call.kind, new)?;
     replace(store, who, call, (&old, new))
+}
+
+/// Refuses if an object is not the one that a request names.
+fn named(call: &Call, object: &Value) -> Result<(), Refusal> {
+    let (given, name) = (object["metadata"]["name"].as_str().unwrap_or(""), &call.name);
+    if given == name {
+        return Ok(());
+    }
+    let message =
+        format!("the name of the object ({given}) does not match the name on the URL ({name})");
+    Err(Refusal::bad_request(message))
 }
 
 /// Merges `patch` into `value` (RFC 7386).
@@ -175,22 +191,13 @@ fn merge(value: &mut Value, patch: &Value) {
 /// Puts a new version in the place of an old one, if all that a request must meet is met.
 fn replace(store: &mut Store, who: &str, call: &Call, (old, mut new): (&Object, Value)) -> Answer {
     let (kind, name) = (call.kind, call.name.as_str());
-    let given = &new["metadata"]["name"];
-    if given.as_str() != Some(name) {
-        let message = format!(
-            "the name of the object ({}) does not match the name on the URL ({name})",
-            given.as_str().unwrap_or("")
-        );
-        return Err(Refusal::bad_request(message));
-    }
+    named(call, &new)?;
     match new["metadata"]["resourceVersion"].as_str() {
         Some(version) if Some(version) == old["metadata"]["resourceVersion"].as_str() => {}
         Some(_) => return Err(Refusal::modified(kind, name)),
         None if kind.is(Trait::Unconditional) => {}
         None => {
-            let why = "must be specified for an update";
-            let cause = Cause::invalid("metadata.resourceVersion", &json!(0), why);
-            return Err(Refusal::invalid(kind, name, &[cause]));
+            return Err(Refusal::unversioned(kind, name));
         }
     }
     metadata::place(&mut new, call)?;
@@ -199,8 +206,10 @@ fn replace(store: &mut Store, who: &str, call: &Call, (old, mut new): (&Object, 
     restrict(call, &mut new, old);
     let mut causes = validation::wrong(kind, &new, Some(old));
     metadata::wrong_change(&new, old, &mut causes);
-    if call.part == Part::Whole {
-        validation::wrong_change(kind, &new, old, &mut causes);
+    match call.part {
+        Part::Whole => validation::wrong_change(kind, &new, old, &mut causes),
+        _ if kind.plural == "pods" => pods::wrong_status(&new, old, &mut causes),
+        _ => {}
     }
     if !causes.is_empty() {
         return Err(Refusal::invalid(kind, name, &causes));
@@ -214,8 +223,8 @@ fn replace(store: &mut Store, who: &str, call: &Call, (old, mut new): (&Object, 
         && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0;
     let at = At::of(call);
     if leaves {
-        let gone = store.take(who, &at);
-        new["metadata"]["resourceVersion"] = gone["metadata"]["resourceVersion"].clone();
+        // The answer has the version before; the event of the end has that of the end.
+        store.take(who, &at);
         return Ok((200, new));
     }
     Ok((200, Value::clone(&store.put(who, at, new))))
@@ -239,12 +248,18 @@ fn restrict(call: &Call, new: &mut Value, old: &Value) {
             );
         }
         put_or_remove(new, "status", status.as_ref());
+        if kind.plural == "pods" {
+            pods::keep_status(new, old);
+        }
         return;
     }
     if kind.is(Trait::Status) {
         put_or_remove(new, "status", old.get("status"));
     }
-    if kind.is(Trait::Generation) && differs(new, old) {
+    if kind.plural == "pods" {
+        pods::tolerate(new);
+    }
+    if kind.is(Trait::Generation) && kind.plural != "priorityclasses" && differs(new, old) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         new["metadata"]["generation"] = json!(generation + 1);
     }
