@@ -50,23 +50,31 @@ pub(crate) struct Slot {
     running: Option<(Life, JoinHandle<String>)>,
     /// How often it was started.
     pub(crate) starts: u32,
+    /// When it is started again after it gave up.
+    back: Option<Duration>,
 }
+
+/// A kubelet starts a container again that ended, after a while.
+const AGAIN: Duration = Duration::from_secs(5);
 
 impl Slot {
     fn new(name: String, machine: Machine) -> Self {
-        Self { name, machine, running: None, starts: 0 }
+        Self { name, machine, running: None, starts: 0, back: None }
     }
 
     pub(crate) fn is_up(&self) -> bool {
         self.running.is_some()
     }
 
-    /// Why it ended by itself, which no process does.
-    fn ended(&mut self) -> Option<String> {
-        let (_, task) = self.running.as_mut().filter(|(_, task)| task.is_finished())?;
-        let why = futures::FutureExt::now_or_never(task)?;
+    /// Whether it ended by itself. A process may give up, and is started again by its kubelet; `Err`
+    /// tells of one that broke.
+    fn ended(&mut self) -> Result<bool, String> {
+        let Some((_, task)) = self.running.as_mut().filter(|(_, task)| task.is_finished()) else {
+            return Ok(false);
+        };
+        let why = futures::FutureExt::now_or_never(task).expect("a finished task");
         self.running = None;
-        Some(why.unwrap_or_else(|error| error.to_string()))
+        why.map(|_| true).map_err(|error| error.to_string())
     }
 }
 
@@ -236,6 +244,7 @@ impl Federation {
 
     /// The process ends without a word.
     pub(crate) fn kill(&mut self, process: Process) {
+        self.slot(process).back = None;
         if let Some((life, task)) = self.slot(process).running.take() {
             task.abort();
             self.network.dies(&life);
@@ -267,14 +276,20 @@ impl Federation {
         dead
     }
 
-    /// Whoever ended by itself, and why.
-    pub(crate) fn ended(&mut self) -> Option<String> {
-        let all = self.processes();
-        all.into_iter().find_map(|process| {
-            let slot = self.slot(process);
-            let why = slot.ended()?;
-            Some(format!("{} ended: {why}", slot.name))
-        })
+    /// Starts again whoever gave up; `Err` tells who broke, and why.
+    pub(crate) fn revive(&mut self) -> Result<(), String> {
+        for process in self.processes() {
+            match self.slot(process).ended() {
+                Ok(false) => {}
+                Ok(true) => self.slot(process).back = Some(self.epoch.elapsed() + AGAIN),
+                Err(why) => return Err(format!("{} broke: {why}", self.slot(process).name)),
+            }
+            let now = self.epoch.elapsed();
+            if self.slot(process).back.take_if(|back| *back <= now).is_some() {
+                self.start(process);
+            }
+        }
+        Ok(())
     }
 
     /// Schedulers, kubelets and garbage collectors do what there is to do.

@@ -137,7 +137,7 @@ impl Run {
             let pull = SignedDuration::from_millis(random.random_range(0..2_500));
             program(pod, pull, now)
         });
-        if let Some(why) = self.all.ended() {
+        if let Err(why) = self.all.revive() {
             self.judge.wrong.push(why);
         }
         self.judge.look(&self.all, &self.doubts);

@@ -89,7 +89,8 @@ impl Kubelet {
             self.tell(store, now);
             self.judge_nodes(store, now);
         }
-        self.runs.values().filter_map(Run::next).chain(self.lost()).filter(|at| *at > now).min()
+        let own = self.runs.values().filter_map(|run| run.next(now));
+        own.chain(self.lost().filter(|at| *at > now)).min()
     }
 
     /// What user code runs now.
@@ -291,12 +292,13 @@ impl Run {
     }
 
     /// When something happens by time alone.
-    fn next(&self) -> Option<Timestamp> {
+    fn next(&self, now: Timestamp) -> Option<Timestamp> {
         if self.ended.is_some() {
             return None;
         }
         let pulled = self.began.is_none().then(|| self.pulled());
-        [pulled, self.finish(), self.left(), self.deadline()].into_iter().flatten().min()
+        let all = [pulled, self.finish(), self.left(), self.deadline()];
+        all.into_iter().flatten().filter(|at| *at > now).min()
     }
 
     /// The status that its pod should have; `None` if it has it.
