@@ -225,6 +225,8 @@ pub fn lease(lease: &GpuLease) -> Lease {
         Some(_) => Stage::Held,
     };
     let withdrawn = lease.spec.withdrawn.is_some();
+    let adopted = lease.spec.adopted.as_ref();
+    let vouched = adopted.and_then(|adopted| adopted.expired_at.as_ref());
     let ended = |group: &super::gpulease::EndedGroup| Ended {
         reason: word(&group.reason, withdrawn),
         message: group.message.as_deref().unwrap_or("").chars().take(WORDS).collect(),
@@ -242,6 +244,7 @@ pub fn lease(lease: &GpuLease) -> Lease {
         epoch: lease.spec.epoch.into(),
         stage,
         withdrawn,
+        expired: status.expired_at.is_some() && status.expired_at.as_ref() != vouched,
         started: matches!(status.phase, Some(LeasePhase::Running | LeasePhase::Releasing)),
         start: status.start_time.as_ref().map(millis),
         end: status.end_time.as_ref().map(millis),

@@ -38,6 +38,8 @@ const BACK_OFF_MILLIS: i64 = 300_000;
 pub enum Step {
     /// The allocation has no lease: create it.
     Create(Epoch),
+    /// It is the current attempt although it expired: say so.
+    Adopt(Epoch),
     /// End it, because of this.
     Withdraw(Epoch, &'static str),
     /// End it, unless its member accepts first.
@@ -144,7 +146,11 @@ fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sig
         Stage::Unanswered | Stage::Held | Stage::Released => {}
     }
     next.record.started_at = earliest(next.record.started_at, lease.start);
-    count(terms, &mut next.record, &mut allocation, lease, now);
+    // What a member did while it had lost its hub counts once that is known to be the current attempt.
+    let fenced = lease.expired && !lease.withdrawn;
+    if !fenced {
+        count(terms, &mut next.record, &mut allocation, lease, now);
+    }
     if lost {
         return end(terms, &mut next.record, &allocation, lease, ("ClusterLost", now));
     }
@@ -156,6 +162,12 @@ fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sig
         }
         // First its member is told, should it come back; then it is run elsewhere.
         next.steps.push(Step::Withdraw(allocation.epoch, SUPERSEDED));
+    } else if fenced {
+        next.steps.push(Step::Adopt(allocation.epoch));
+    }
+    if fenced {
+        next.record.allocations.push(allocation);
+        return;
     }
     if lease.stage == Stage::Released {
         let all = allocation.live().is_empty();

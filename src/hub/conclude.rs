@@ -40,6 +40,7 @@ pub(super) fn conclude(
         match step {
             Step::Create(epoch) => work.leases.extend(complete(&pass, *epoch, identity)),
             Step::Refresh => work.look = true,
+            Step::Adopt(epoch) => work.leases.extend(leases::adoption(state, &pass.id, *epoch)),
             // Only what is on record in the store may go.
             Step::Remove(epoch) if stored(&pass.job).is_over(*epoch) => {
                 others.extend(leases::removal(state, &pass.id, *epoch));
@@ -111,6 +112,7 @@ fn allocate(
         generation: pass.job.metadata.generation.unwrap_or(0),
         deadline_seconds: left.map_or(longest, |left| left.min(longest)).max(1),
         stop_after: stops.then_some(identity.lease_seconds),
+        expires_after: (!stops).then_some(identity.lease_seconds),
         earlier,
         at: now.wall.as_millisecond(),
     }

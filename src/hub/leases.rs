@@ -10,7 +10,7 @@ use super::work::{LeaseWork, Work};
 use crate::api::convert::{self, taints};
 use crate::api::digest::digest;
 use crate::api::gpulease::{
-    GpuLease, GpuLeaseSpec, JobReference, LeasedCheckpoint, LeasedGpu, Resume,
+    Adoption, GpuLease, GpuLeaseSpec, JobReference, LeasedCheckpoint, LeasedGpu, Resume,
 };
 use crate::api::{GpuJob, LABEL_JOB_UID, LABEL_LEASE, quantity};
 use crate::engine::lifecycle::{Allocation, Checkpoint, NOT_ACCEPTED, PREEMPTED, Record, Step};
@@ -52,9 +52,11 @@ pub(super) fn build(
         residency: job.spec.data.as_ref().map(|data| data.residency.clone()),
         checkpoint: checkpoint(job, allocation, checkpoints),
         stop_after_seconds: allocation.stop_after.map(signed),
+        expires_after_seconds: allocation.expires_after.map(signed),
         digest: String::new(),
         template: job.spec.template.clone(),
         withdrawn: None,
+        adopted: None,
     };
     spec.digest = digest(&spec);
     let labels = [(LABEL_JOB_UID, uid), (LABEL_LEASE, name.clone())];
@@ -106,10 +108,17 @@ pub(super) fn withdrawal(state: &State, id: &JobId, step: &Step) -> Option<Lease
     let (epoch, reason, unanswered_only) = match step {
         Step::Withdraw(epoch, reason) => (epoch, *reason, false),
         Step::WithdrawUnanswered(epoch) => (epoch, NOT_ACCEPTED, true),
-        Step::Create(_) | Step::Remove(_) | Step::Refresh => return None,
+        Step::Create(_) | Step::Adopt(_) | Step::Remove(_) | Step::Refresh => return None,
     };
     let lease = state.leases.get(state.leases_of.get(id)?.get(epoch)?)?.clone();
     Some(LeaseWork::Withdraw { lease: Box::new(lease), reason, unanswered_only })
+}
+
+/// The word to its member that an expired lease is current.
+pub(super) fn adoption(state: &State, id: &JobId, epoch: Epoch) -> Option<LeaseWork> {
+    let lease = state.leases.get(state.leases_of.get(id)?.get(&epoch)?)?;
+    let expired_at = lease.status.as_ref()?.expired_at.clone();
+    Some(LeaseWork::Adopt(Box::new(lease.clone()), Adoption { expired_at }))
 }
 
 /// Looks up the job that leases of it name; `None` if there are none.

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+mod adopting;
 mod crashing;
 mod draining;
 mod ending;

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc::Sender;
 use tracing::{debug, warn};
 
 use super::facts::{Answer, Event};
+use crate::api::gpulease::Adoption;
 use crate::api::{GpuJob, GpuJobStatus, GpuLease, LABEL_LEASE};
 use crate::cluster::cache::{Key, key};
 use crate::cluster::{Error, Outcome, apply, chain, within};
@@ -60,6 +61,8 @@ pub(super) enum LeaseWork {
     Create(Box<GpuLease>),
     /// Create it: its allocation was found without.
     Complete(Box<GpuLease>),
+    /// Say that it is current, if the job still is as it was decided on.
+    Adopt(Box<GpuLease>, Adoption),
     /// Withdraw it.
     Withdraw {
         /// As it was decided on.
@@ -82,6 +85,15 @@ impl JobWork {
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {
         !self.look && self.status.is_none() && self.leases.is_empty() && !self.delete
+    }
+}
+
+impl LeaseWork {
+    /// Whether it is right only if the job's record is the newest there is: somebody else may have
+    /// ended the allocation meanwhile.
+    #[must_use]
+    fn stands_on_record(&self) -> bool {
+        matches!(self, Self::Complete(_) | Self::Adopt(..))
     }
 }
 
@@ -127,8 +139,7 @@ impl Hand {
         let mut job = work.job;
         let api: Api<GpuJob> =
             Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default());
-        let completes = work.leases.iter().any(|lease| matches!(lease, LeaseWork::Complete(_)));
-        if work.look || completes {
+        if work.look || work.leases.iter().any(LeaseWork::stands_on_record) {
             let Some(fresh) = self.read_again(&api, &job).await? else { return Ok(()) };
             if fresh.resource_version() != job.resource_version() {
                 // Decided on an old version: decide again.
@@ -196,6 +207,13 @@ impl Hand {
     async fn lease(&self, work: LeaseWork) -> Result<(), Error> {
         match work {
             LeaseWork::Create(lease) | LeaseWork::Complete(lease) => self.create(lease).await,
+            LeaseWork::Adopt(lease, adoption) => {
+                let patch = json!({
+                    "metadata": { "uid": lease.uid() },
+                    "spec": { "adopted": adoption },
+                });
+                self.change(*lease, patch, "adopt lease").await
+            }
             LeaseWork::Withdraw { lease, reason, unanswered_only } => {
                 self.withdraw(*lease, reason, unanswered_only).await
             }
@@ -235,7 +253,6 @@ impl Hand {
         reason: &'static str,
         unanswered_only: bool,
     ) -> Result<(), Error> {
-        let api = self.leases(&lease);
         let mut patch = json!({
             "metadata": { "uid": lease.uid() },
             "spec": { "withdrawn": { "reason": reason, "graceSeconds": lease.spec.grace_seconds } },
@@ -243,11 +260,14 @@ impl Hand {
         if unanswered_only {
             patch["metadata"]["resourceVersion"] = json!(lease.resource_version());
         }
-        let name = lease.name_any();
+        self.change(lease, patch, "withdraw lease").await
+    }
+
+    /// Changes the spec of a lease; tells how it is then, or is if that failed.
+    async fn change(&self, lease: GpuLease, patch: Value, what: &'static str) -> Result<(), Error> {
+        let (api, name) = (self.leases(&lease), lease.name_any());
         let params = PatchParams::default();
-        let result =
-            within("withdraw lease", api.patch(&name, &params, &Patch::Merge(&patch))).await;
-        match result {
+        match within(what, api.patch(&name, &params, &Patch::Merge(&patch))).await {
             Ok(fresh) => self.tell(Answer::Lease(Box::new(fresh))).await,
             Err(error) => match error.outcome() {
                 Outcome::Gone => self.tell(Answer::LeaseGone(key(&lease))).await,

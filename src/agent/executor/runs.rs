@@ -120,7 +120,8 @@ fn advance(
     let living = |key: &Key| run.pods.get(key).is_some_and(|(_, guest)| !guest.is_terminal());
     let running = terms.keys().any(|key| busy(&key) || living(&key));
     let (outcomes, stop) = (&view.outcomes, view.stop.as_ref());
-    let seen = report::Seen { terms, outcomes, stop, running };
+    let expired_at = expiry(run, status, now, decision);
+    let seen = report::Seen { terms, outcomes, stop, running, expired_at };
     report::report(run, status, &seen, now, decision);
     for key in terms.keys() {
         let next = next(&view, key, decision);
@@ -129,6 +130,29 @@ fn advance(
     if view.stop.is_none() && terms.size > 1 && !run.memory.gate_open {
         decision.steps.extend(gang::gate(run, terms).map(Step::OpenGate));
     }
+}
+
+/// When the hub of the lease was last heard.
+fn heard(run: &Run<'_>) -> Option<Timestamp> {
+    run.contact.or(run.memory.reserved)
+}
+
+/// Since when the lease is expired, if it is: its hub was not heard for the length of a lease, whatever
+/// it said later, until it adopts it.
+fn expiry(
+    run: &Run<'_>,
+    status: &GuestLeaseStatus,
+    now: Timestamp,
+    decision: &mut Decision,
+) -> Option<Timestamp> {
+    let adopted = run.lease.spec.adopted.as_ref().and_then(|adopted| adopted.expired_at.as_ref());
+    let fenced = status.expired_at.as_ref().filter(|at| Some(*at) != adopted);
+    if let Some(at) = fenced {
+        return Some(at.0);
+    }
+    let length = SignedDuration::from_secs(run.lease.spec.expires_after_seconds?);
+    let since = heard(run)?;
+    decision.due(since, length, now).then(|| since.checked_add(length).unwrap_or(now))
 }
 
 /// Why all pods of the lease must stop now, most binding first.
@@ -150,8 +174,7 @@ fn stop(run: &Run<'_>, terms: &Terms, now: Timestamp, decision: &mut Decision) -
         return stop(verdict.reason);
     }
     // The hub may run it elsewhere from then on, and must be right that it does not run here.
-    let since = run.contact.or(run.memory.reserved);
-    if let (Some(seconds), Some(since)) = (spec.stop_after_seconds, since)
+    if let (Some(seconds), Some(since)) = (spec.stop_after_seconds, heard(run))
         && decision.due(since, SignedDuration::from_secs(seconds), now)
     {
         return stop(outcome::LEASE_EXPIRED);

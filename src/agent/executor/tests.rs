@@ -1,5 +1,6 @@
 //! The executor as a whole, against a member in memory.
 
+mod expiring;
 mod idling;
 mod owners;
 mod vacating;

@@ -101,6 +101,9 @@ impl Hand<'_> {
             (Step::Withdraw(withdrawal), _, Some(guest)) => {
                 self.patch(guest, json!({ "withdrawn": withdrawal }), "withdraw guest").await
             }
+            (Step::Adopt(adoption), _, Some(guest)) => {
+                self.patch(guest, json!({ "adopted": adoption }), "adopt guest").await
+            }
             (Step::Report(status), Some(lease), _) => self.report(lease, &status).await,
             (Step::ReportMissing(status), Some(lease), _) => match self.look_for_guest().await? {
                 News::NoGuest => self.report(lease, &status).await,
@@ -258,10 +261,12 @@ fn guest_of(grant: &str, lease: &GpuLease, name: String) -> GuestLease {
             residency: spec.residency,
             checkpoint: spec.checkpoint,
             stop_after_seconds: spec.stop_after_seconds,
+            expires_after_seconds: spec.expires_after_seconds,
             digest: spec.digest,
             template: spec.template,
             confirmed: false,
             withdrawn: None,
+            adopted: None,
             forgotten: false,
         },
         status: None,

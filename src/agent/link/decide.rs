@@ -255,6 +255,13 @@ fn confirmed(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> Verdict {
     {
         return Verdict::Act(Step::Withdraw(withdrawal));
     }
+    if let Some(adoption) = lease.spec.adopted.as_ref().filter(|_| !over)
+        && adoption.expired_at == guest.status.as_ref().and_then(|status| status.expired_at.clone())
+        && adoption.expired_at.is_some()
+        && guest.spec.adopted.as_ref() != Some(adoption)
+    {
+        return Verdict::Act(Step::Adopt(adoption.clone()));
+    }
     mirror(lease, guest, terms)
 }
 
@@ -286,6 +293,7 @@ fn mirror(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> Verdict {
         start_time: status.start_time,
         end_time: status.end_time,
         end_reason: status.end_reason,
+        expired_at: status.expired_at,
         ended: status.ended,
     };
     // Nodes go along with what else changes, and saves with the end that they belong to: an older hub

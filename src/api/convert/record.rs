@@ -71,6 +71,9 @@ fn read_allocation(allocation: &Allocation) -> lifecycle::Allocation {
         generation: allocation.generation,
         deadline_seconds: u64::try_from(allocation.active_deadline_seconds).unwrap_or(0),
         stop_after: allocation.stop_after_seconds.and_then(|seconds| u64::try_from(seconds).ok()),
+        expires_after: allocation
+            .expires_after_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok()),
         earlier: allocation.earlier.iter().copied().map(Into::into).collect(),
         at: millis(&allocation.time),
     }
@@ -153,6 +156,9 @@ fn write_allocation(allocation: &lifecycle::Allocation) -> Allocation {
         stop_after_seconds: allocation
             .stop_after
             .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
+        expires_after_seconds: allocation
+            .expires_after
+            .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
         earlier: allocation.earlier.iter().copied().map(Into::into).collect(),
         time: time(allocation.at),
     }
@@ -214,6 +220,7 @@ mod tests {
                 generation: 4,
                 deadline_seconds: 86_400,
                 stop_after: Some(900),
+                expires_after: Some(600),
                 earlier: vec![Epoch { incarnation: 1, attempt: 5 }],
                 at: 1_000_000,
             }],

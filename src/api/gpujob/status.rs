@@ -147,6 +147,9 @@ pub struct Allocation {
     /// Seconds without contact to the hub after which its pods stop; absent = they go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_after_seconds: Option<i64>,
+    /// Seconds without contact to the hub after which it is expired while its pods go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_after_seconds: Option<i64>,
     /// Attempts before it, newest first, at most 10, if the job saves its work.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<EpochRef>,

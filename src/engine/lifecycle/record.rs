@@ -91,6 +91,8 @@ pub struct Allocation {
     pub deadline_seconds: u64,
     /// Seconds without contact to the hub after which its pods stop; `None` = they go on.
     pub stop_after: Option<u64>,
+    /// Seconds without contact to the hub after which it is expired while its pods go on.
+    pub expires_after: Option<u64>,
     /// Attempts before it, newest first, if the job saves its work.
     pub earlier: Vec<Epoch>,
     /// When it was made, in milliseconds since 1970.
@@ -283,6 +285,8 @@ pub struct Lease {
     pub stage: Stage,
     /// Whether the hub has withdrawn it.
     pub withdrawn: bool,
+    /// Whether its hub was not heard for the length of a lease, and has not adopted it since.
+    pub expired: bool,
     /// Whether all its pods had started when its member was heard last: it makes no new ones.
     pub started: bool,
     /// When its first pod ran, in milliseconds since 1970.

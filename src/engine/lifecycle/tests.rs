@@ -432,3 +432,56 @@ proptest! {
         prop_assert_eq!(record.failures, failures);
     }
 }
+
+#[test]
+fn what_an_expired_lease_says_counts_once_it_is_adopted() {
+    let done = vec![ended("Succeeded", 0, "0")];
+    let expired = |stage| Lease {
+        epoch: epoch(0),
+        stage,
+        expired: true,
+        start: Some(NOW),
+        end_reason: "Completed".into(),
+        ended: done.clone(),
+        ..Lease::default()
+    };
+    for stage in [Stage::Held, Stage::Released] {
+        let seen = |lease| vec![(epoch(0), lease)];
+        let next = check(&terms(1), &record(&["0"]), seen(expired(stage)), NOW);
+        assert_eq!(next.steps, [Step::Adopt(epoch(0))]);
+        assert!(next.record.completed.is_empty() && next.record.allocations.len() == 1);
+        let adopted = Lease { expired: false, ..expired(stage) };
+        let next = check(&terms(1), &record(&["0"]), seen(adopted), NOW);
+        assert_eq!(next.record.completed.len(), 1);
+        // What the hub ended itself needs no word of its own.
+        let withdrawn = Lease { withdrawn: true, ..expired(stage) };
+        let next = check(&terms(1), &record(&["0"]), seen(withdrawn), NOW);
+        assert_eq!(
+            (next.steps.contains(&Step::Adopt(epoch(0))), next.record.completed.len()),
+            (false, 1)
+        );
+    }
+    // It was run elsewhere since: it is told to go, and what it says is nobody's.
+    let mut superseded = record(&["1", "0"]);
+    superseded.allocations.remove(0);
+    let lease = Lease { epoch: epoch(0), ..expired(Stage::Held) };
+    let next = check(&terms(2), &superseded, vec![(epoch(0), lease)], NOW);
+    assert!(next.steps.contains(&Step::Withdraw(epoch(0), SUPERSEDED)));
+    assert!(!next.steps.contains(&Step::Adopt(epoch(0))));
+}
+
+#[test]
+fn an_expired_lease_of_a_member_that_falls_silent_again_is_superseded_and_not_adopted() {
+    let terms = Terms { toleration_seconds: Some(60), ..terms(1) };
+    let lease = Lease {
+        epoch: epoch(0),
+        stage: Stage::Held,
+        expired: true,
+        ended: vec![ended("Succeeded", 0, "0")],
+        ..Lease::default()
+    };
+    let leases = [(epoch(0), lease)].into();
+    let next = advance(&terms, &record(&["0"]), &leases, |_| Standing::Silent(61), NOW);
+    assert_eq!(next.steps, [Step::Withdraw(epoch(0), SUPERSEDED)]);
+    assert!(next.record.completed.is_empty());
+}

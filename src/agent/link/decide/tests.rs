@@ -2,7 +2,7 @@ use k8s_openapi::jiff::SignedDuration;
 use serde_json::json;
 
 use super::*;
-use crate::api::gpulease::{EndedGroup, GuestLeaseStatus};
+use crate::api::gpulease::{Adoption, EndedGroup, GuestLeaseStatus};
 
 const NOW: i64 = 1_000_000;
 
@@ -27,6 +27,12 @@ fn phase_of(text: &str) -> LeasePhase {
 
 fn withdrawal(reason: &str) -> Withdrawal {
     Withdrawal { reason: reason.into(), grace_seconds: 5 }
+}
+
+/// The adoption of what expired at this second.
+fn adoption(second: &str) -> Adoption {
+    let at = Timestamp::from_second(second.parse().unwrap()).unwrap();
+    Adoption { expired_at: Some(Time(at)) }
 }
 
 /// A lease in short notation: `generation=2 phase=Accepted withdrawn=Suspended`; `-` is none.
@@ -54,6 +60,7 @@ fn lease(text: &str) -> Option<GpuLease> {
             "generation" => lease.metadata.generation = value.parse().ok(),
             "phase" => status.phase = Some(phase_of(value)),
             "withdrawn" => lease.spec.withdrawn = Some(withdrawal(value)),
+            "adopted" => lease.spec.adopted = Some(adoption(value)),
             "hub" => lease.spec.hub_id = value.into(),
             "incarnation" => lease.spec.epoch.incarnation = value.parse().unwrap(),
             "tampered" => wrong = true,
@@ -85,6 +92,8 @@ fn guest(text: &str) -> Option<GuestLease> {
                 "confirmed" => guest.spec.confirmed = true,
                 "forgotten" => guest.spec.forgotten = true,
                 "withdrawn" => guest.spec.withdrawn = Some(withdrawal(value)),
+                "adopted" => guest.spec.adopted = Some(adoption(value)),
+                "expired" => status.expired_at = adoption(value).expired_at,
                 "grant" => guest.spec.grant = value.into(),
                 "other" => guest.spec.lease_uid = "other".into(),
                 "ago" => {
@@ -139,6 +148,10 @@ impl World {
                 let said = format!("withdraw {}", withdrawal.reason);
                 self.guest.as_mut().unwrap().spec.withdrawn = Some(withdrawal);
                 said
+            }
+            Step::Adopt(adoption) => {
+                self.guest.as_mut().unwrap().spec.adopted = Some(adoption);
+                "adopt".into()
             }
             Step::Report(status) => self.report(*status),
             Step::ReportMissing(status) => {
@@ -259,6 +272,27 @@ fn what_the_executor_reports_is_mirrored_and_reservation_is_called_acceptance() 
     check("phase=Accepted", "phase=Reserved confirmed", &[]);
     check("phase=Running", "phase=Released confirmed", &["Released"]);
     check("phase=Refused", "phase=Running confirmed", &["Running"]);
+}
+
+#[test]
+fn an_expired_guest_is_told_of_the_adoption_of_this_expiry_and_of_no_other() {
+    let expired = "phase=Running confirmed expired=70";
+    check("phase=Running", expired, &["Running"]);
+    check("generation=2 phase=Running adopted=70", expired, &["adopt", "Running"]);
+    check(
+        "generation=2 phase=Running adopted=70",
+        &format!("{expired} adopted=60"),
+        &["adopt", "Running"],
+    );
+    check("generation=2 phase=Running adopted=60", expired, &["Running"]);
+    let withdrawn = "generation=2 phase=Running adopted=70 withdrawn=Superseded";
+    let world = check(withdrawn, expired, &["withdraw Superseded", "adopt", "Running"]);
+    assert!(world.guest.unwrap().spec.withdrawn.is_some(), "what is withdrawn stays so");
+    check(
+        "generation=2 phase=Running adopted=70",
+        "phase=Released confirmed expired=70",
+        &["Released"],
+    );
 }
 
 #[test]
