@@ -101,7 +101,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(800);
 /// Longest wait after a failure.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Failures so far apart are not in a row.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(120);
+const FORGIVEN_AFTER: Duration = Duration::from_mins(2);
 
 impl Iterator for Patience {
     type Item = Duration;

@@ -6,24 +6,29 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use super::facts::Notes;
+use super::identity::Identity;
 use super::jobs::{self, Sight, Wait};
-use super::rounds::{Identity, Now, Pass, held, promise, stored};
+use super::rounds::{Now, Pass, held, promise, stored};
 use super::state::{State, namespace_of};
 use super::work::{JobWork, LeaseWork, Work};
 use super::{bars, leases, queues};
 use crate::api::convert;
 use crate::api::gpujob::AfterLease;
-use crate::api::gpulease::GpuLeaseStatus;
+use crate::api::gpulease::{Adoption, GpuLeaseStatus};
 use crate::api::reasons;
 use crate::engine::explain::{self, WaitReason};
 use crate::engine::lifecycle::failover::bound;
-use crate::engine::lifecycle::{Allocation, Step};
+use crate::engine::lifecycle::{ANSWER_MILLIS, Allocation, Step};
 use crate::engine::model::{Epoch, Placement, Refusal, Waiting};
 
 /// A waiting job's message is rewritten at most this often while its reason stays the same.
 const REWORDED_AFTER: Duration = Duration::from_mins(1);
 /// A new job that waits only for members to answer others is not told so before this time.
 const BRIEF: Duration = Duration::from_secs(5);
+
+/// Why nothing is placed by a hub whose store may be older than what its members know.
+const RESTORED: &str =
+    "this hub's store is older than what its members know; it asks them first what they run";
 
 /// Turns what was decided of one job into writes, and notes what is promised.
 pub(super) fn conclude(
@@ -38,11 +43,15 @@ pub(super) fn conclude(
     let mut others = Vec::new();
     for step in &pass.advance.steps {
         match step {
-            Step::Create(epoch) => work.leases.extend(complete(&pass, *epoch, identity)),
+            Step::Create(epoch) => work.leases.extend(complete(&pass, *epoch, (identity, now))),
+            Step::Reject(orphan) => {
+                let lease = leases::rejection(&pass.job, orphan, &identity.id);
+                work.leases.push(LeaseWork::Create(Box::new(lease)));
+            }
             Step::Refresh => work.look = true,
             Step::Adopt(epoch) => work.leases.extend(leases::adoption(state, &pass.id, *epoch)),
             // Only what is on record in the store may go.
-            Step::Remove(epoch) if stored(&pass.job).is_over(*epoch) => {
+            Step::Remove(epoch) if is_recorded(&pass, *epoch) => {
                 others.extend(leases::removal(state, &pass.id, *epoch));
             }
             Step::Remove(_) => {}
@@ -75,13 +84,24 @@ pub(super) fn conclude(
     others
 }
 
+/// Whether the store holds all that the lease of `epoch` reported.
+fn is_recorded(pass: &Pass, epoch: Epoch) -> bool {
+    let stored = stored(&pass.job);
+    pass.leases.get(&epoch).is_some_and(|lease| stored.is_done_with(lease))
+}
+
 /// The lease of an allocation that has none; somebody else may have ended it meanwhile, so the job
-/// is read again first.
-fn complete(pass: &Pass, epoch: Epoch, identity: &Identity) -> Option<LeaseWork> {
+/// is read again first. If its member may have accepted it once, it only takes that up again.
+fn complete(pass: &Pass, epoch: Epoch, (identity, now): (&Identity, Now)) -> Option<LeaseWork> {
     let mut held = pass.advance.record.allocations.iter();
     let allocation = held.find(|allocation| allocation.epoch == epoch)?;
     let saved = &pass.advance.record.checkpoints;
-    Some(LeaseWork::Complete(Box::new(leases::build(&pass.job, allocation, saved, &identity.id))))
+    let mut lease = leases::build(&pass.job, allocation, saved, &identity.id);
+    let age = now.wall.as_millisecond().saturating_sub(allocation.at);
+    if epoch.incarnation < identity.incarnation || age > ANSWER_MILLIS {
+        lease.spec.adopted = Some(Adoption::default());
+    }
+    Some(LeaseWork::Complete(Box::new(lease)))
 }
 
 fn allocate(
@@ -131,6 +151,9 @@ pub(super) fn wait(
         Ok(asked) => asked,
         Err(wrong) => return quota(reasons::MISCONFIGURED, wrong.join("; ")),
     };
+    if !pass.advance.wanted.is_empty() && state.memory.waits(now.instant) {
+        return place(reasons::HUB_RESTORED, RESTORED.to_owned());
+    }
     let queue = pass.queue.as_ref().unwrap_or_else(|name| name);
     let drains = state.queues.get(&(String::new(), queue.clone())).is_some_and(queues::drains);
     // A drained queue wants nothing placed, so no round speaks of its jobs.

@@ -10,10 +10,12 @@ use super::work::{LeaseWork, Work};
 use crate::api::convert::{self, taints};
 use crate::api::digest::digest;
 use crate::api::gpulease::{
-    Adoption, GpuLease, GpuLeaseSpec, JobReference, LeasedCheckpoint, LeasedGpu, Resume,
+    Adoption, GpuLease, GpuLeaseSpec, JobReference, LeasedCheckpoint, LeasedGpu, Resume, Withdrawal,
 };
 use crate::api::{GpuJob, LABEL_JOB_UID, LABEL_LEASE, quantity};
-use crate::engine::lifecycle::{Allocation, Checkpoint, NOT_ACCEPTED, PREEMPTED, Record, Step};
+use crate::engine::lifecycle::{
+    Allocation, Checkpoint, NOT_ACCEPTED, PREEMPTED, Record, SUPERSEDED, Step,
+};
 use crate::engine::model::{Epoch, JobId};
 
 /// Name of the lease of an attempt.
@@ -69,6 +71,15 @@ pub(super) fn build(
     GpuLease { metadata, spec, status: None }
 }
 
+/// A lease that tells the member of `orphan` to end it: made only to be withdrawn.
+pub(super) fn rejection(job: &GpuJob, orphan: &Allocation, hub_id: &str) -> GpuLease {
+    let mut lease = build(job, orphan, &BTreeMap::new(), hub_id);
+    lease.spec.adopted = Some(Adoption::default());
+    let grace_seconds = lease.spec.grace_seconds;
+    lease.spec.withdrawn = Some(Withdrawal { reason: SUPERSEDED.to_owned(), grace_seconds });
+    lease
+}
+
 /// Where the program saves, and what it goes on from.
 fn checkpoint(
     job: &GpuJob,
@@ -108,7 +119,9 @@ pub(super) fn withdrawal(state: &State, id: &JobId, step: &Step) -> Option<Lease
     let (epoch, reason, unanswered_only) = match step {
         Step::Withdraw(epoch, reason) => (epoch, *reason, false),
         Step::WithdrawUnanswered(epoch) => (epoch, NOT_ACCEPTED, true),
-        Step::Create(_) | Step::Adopt(_) | Step::Remove(_) | Step::Refresh => return None,
+        Step::Create(_) | Step::Adopt(_) | Step::Reject(_) | Step::Remove(_) | Step::Refresh => {
+            return None;
+        }
     };
     let lease = state.leases.get(state.leases_of.get(id)?.get(epoch)?)?.clone();
     Some(LeaseWork::Withdraw { lease: Box::new(lease), reason, unanswered_only })

@@ -16,6 +16,7 @@ mod objects;
 mod process;
 mod refusing;
 mod request;
+mod restoring;
 mod server;
 mod sharing;
 mod world;

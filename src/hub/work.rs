@@ -31,6 +31,8 @@ pub(super) enum Work {
     Leases(JobId, Vec<LeaseWork>),
     /// A lease that is over and on record.
     Remove(Key),
+    /// The hub's incarnation, which must be this or more.
+    Raise(u32),
     /// Whether a member exists that was not listed.
     LookUpMember(String),
     /// Whether a job exists that was not listed.
@@ -102,6 +104,8 @@ impl LeaseWork {
 pub(super) struct Hand {
     /// Client of the hub.
     pub(super) client: Client,
+    /// Namespace of the hub.
+    pub(super) home: String,
     /// The loop.
     pub(super) answers: Sender<Event>,
 }
@@ -128,6 +132,7 @@ impl Hand {
                 let again = failed.map(|error| delay(&error, "write lease"));
                 self.tell(Answer::Retired(id, again)).await;
             }
+            Work::Raise(least) => self.raise(least).await,
             Work::LookUpMember(name) => self.look_up_member(name).await,
             Work::LookUpJob(key, id) => self.look_up_job(key, id).await,
             // Removals are gathered by the loop, see `removals`.

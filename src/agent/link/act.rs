@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::Link;
-use super::decide::{Step, refused};
+use super::decide::{Step, is_of, refused};
 use crate::api::digest::{guest_name, hub_label};
 use crate::api::gpulease::{self, GpuLeaseStatus, LeaseRefusal};
 use crate::api::{GpuLease, GuestLease, GuestLeaseSpec, LABEL_HUB, LABEL_JOB_UID, LABEL_LEASE};
@@ -186,18 +186,12 @@ impl Hand<'_> {
 
     /// The lease of `guest`, if it was thought to be gone and the hub still has it.
     async fn contradiction(&self, guest: &GuestLease) -> Result<Option<News>, Error> {
-        if self
-            .lease
-            .as_ref()
-            .is_some_and(|lease| lease.uid().as_ref() == Some(&guest.spec.lease_uid))
-            || guest.spec.forgotten
-        {
+        let known = self.lease.as_ref().is_some_and(|lease| is_of(lease, guest));
+        if known || guest.spec.forgotten {
             return Ok(None);
         }
         Ok(match self.look_for_lease().await? {
-            News::Lease(lease) if lease.uid().as_ref() == Some(&guest.spec.lease_uid) => {
-                Some(News::Lease(lease))
-            }
+            News::Lease(lease) if is_of(&lease, guest) => Some(News::Lease(lease)),
             _ => None,
         })
     }

@@ -60,6 +60,7 @@ fn lease(text: &str) -> Option<GpuLease> {
             "generation" => lease.metadata.generation = value.parse().ok(),
             "phase" => status.phase = Some(phase_of(value)),
             "withdrawn" => lease.spec.withdrawn = Some(withdrawal(value)),
+            "resumes" => lease.spec.adopted = Some(Adoption::default()),
             "adopted" => lease.spec.adopted = Some(adoption(value)),
             "hub" => lease.spec.hub_id = value.into(),
             "incarnation" => lease.spec.epoch.incarnation = value.parse().unwrap(),
@@ -96,6 +97,10 @@ fn guest(text: &str) -> Option<GuestLease> {
                 "expired" => status.expired_at = adoption(value).expired_at,
                 "grant" => guest.spec.grant = value.into(),
                 "other" => guest.spec.lease_uid = "other".into(),
+                "attempt" => guest.spec.epoch.attempt = value.parse().unwrap(),
+                "incarnation" => guest.spec.epoch.incarnation = value.parse().unwrap(),
+                "pool" => guest.spec.pool = value.into(),
+                "indexes" => guest.spec.indexes = value.into(),
                 "ago" => {
                     let ago = SignedDuration::from_secs(value.parse().unwrap());
                     status.end_time = Some(Time(now() - ago));
@@ -350,10 +355,27 @@ fn only_indexes_that_had_not_ended_are_added() {
 }
 
 #[test]
-fn the_record_of_another_lease_of_the_same_name_is_never_taken_for_ours() {
-    check("new", "other phase=Running confirmed", &["Refused LeaseExists"]);
+fn a_lease_that_the_hub_makes_again_finds_its_guest_and_begins_nothing() {
+    check("new", "other phase=Running confirmed", &["Running"]);
+    check("new", "other phase=Released confirmed ago=1", &["Released"]);
+    check("new resumes", "other phase=Running confirmed", &["Running"]);
+    check("new resumes incarnation=1", "other incarnation=1 phase=Running confirmed", &["Running"]);
+    let rejected = "new resumes withdrawn=Superseded";
+    check(rejected, "other phase=Running confirmed", &["withdraw Superseded", "Running"]);
+    // What only takes up again never begins.
     check("new", "other phase=Reserved", &["remove", "propose"]);
-    check("new", "other phase=Released confirmed ago=1", &["forget", "Refused LeaseExists"]);
+    check("new resumes", "other phase=Reserved", &["remove", "Refused NothingToAdopt"]);
+    check("new resumes", "-", &["Refused NothingToAdopt"]);
+}
+
+#[test]
+fn the_record_of_another_attempt_under_the_same_name_is_never_taken_for_ours() {
+    for other in ["attempt=8", "pool=other", "indexes=0", "incarnation=1"] {
+        let running = format!("other {other} phase=Running confirmed");
+        check("new", &running, &["Refused LeaseExists"]);
+        let ended = format!("other {other} phase=Released confirmed ago=1");
+        check("new", &ended, &["forget", "Refused LeaseExists"]);
+    }
 }
 
 #[test]
