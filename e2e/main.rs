@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "tests print the figures they measure")]
 #![allow(clippy::float_arithmetic, reason = "figures are for people")]
 
+mod adoption;
 mod bench;
 mod budget;
 mod charts;
