@@ -20,6 +20,7 @@ mod hubs;
 mod image;
 mod jobs;
 mod joining;
+mod lost;
 mod manifests;
 mod membership;
 mod metrics;

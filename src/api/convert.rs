@@ -277,6 +277,7 @@ pub fn orphan(member: &str, pool: &str, orphan: &Orphan) -> (JobId, lifecycle::A
         deadline_seconds: seconds(orphan.active_deadline_seconds),
         stop_after: orphan.stop_after_seconds.map(seconds),
         expires_after: orphan.expires_after_seconds.map(seconds),
+        never_twice: orphan.duplicate_policy == Some(DuplicatePolicy::Never),
         ..lifecycle::Allocation::default()
     };
     (JobId(orphan.job.uid.clone()), allocation)

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use super::gpujob::DuplicatePolicy;
 use super::template::PodTemplate;
 
 mod adoption;
@@ -102,7 +103,7 @@ pub struct Withdrawal {
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && has(self.checkpoint) == has(oldSelf.checkpoint) && (!has(self.checkpoint) || self.checkpoint == oldSelf.checkpoint) && has(self.stopAfterSeconds) == has(oldSelf.stopAfterSeconds) && (!has(self.stopAfterSeconds) || self.stopAfterSeconds == oldSelf.stopAfterSeconds) && has(self.expiresAfterSeconds) == has(oldSelf.expiresAfterSeconds) && (!has(self.expiresAfterSeconds) || self.expiresAfterSeconds == oldSelf.expiresAfterSeconds) && self.template == oldSelf.template").message(
+    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && has(self.checkpoint) == has(oldSelf.checkpoint) && (!has(self.checkpoint) || self.checkpoint == oldSelf.checkpoint) && has(self.stopAfterSeconds) == has(oldSelf.stopAfterSeconds) && (!has(self.stopAfterSeconds) || self.stopAfterSeconds == oldSelf.stopAfterSeconds) && has(self.expiresAfterSeconds) == has(oldSelf.expiresAfterSeconds) && (!has(self.expiresAfterSeconds) || self.expiresAfterSeconds == oldSelf.expiresAfterSeconds) && has(self.duplicatePolicy) == has(oldSelf.duplicatePolicy) && (!has(self.duplicatePolicy) || self.duplicatePolicy == oldSelf.duplicatePolicy) && self.template == oldSelf.template").message(
         "a lease cannot be changed, only withdrawn and adopted"
     ),
     validation = Rule::new("!has(oldSelf.withdrawn) || has(self.withdrawn)").message(
@@ -145,6 +146,10 @@ pub struct GpuLeaseSpec {
     /// they do counts once the hub adopted it; absent = it never is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_after_seconds: Option<i64>,
+    /// `Never`: a replica has ended only once its pods surely have, whatever became of their node or
+    /// their objects; absent = `Allow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicate_policy: Option<DuplicatePolicy>,
     /// SHA-256 of template and typed fields as JSON with sorted keys: `sha256:<hex>`.
     #[schemars(length(min = 1, max = 71))]
     pub digest: String,
@@ -323,7 +328,7 @@ pub struct GpuLeaseStatus {
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && self.grant == oldSelf.grant && self.leaseName == oldSelf.leaseName && self.leaseUid == oldSelf.leaseUid && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && has(self.checkpoint) == has(oldSelf.checkpoint) && (!has(self.checkpoint) || self.checkpoint == oldSelf.checkpoint) && has(self.stopAfterSeconds) == has(oldSelf.stopAfterSeconds) && (!has(self.stopAfterSeconds) || self.stopAfterSeconds == oldSelf.stopAfterSeconds) && has(self.expiresAfterSeconds) == has(oldSelf.expiresAfterSeconds) && (!has(self.expiresAfterSeconds) || self.expiresAfterSeconds == oldSelf.expiresAfterSeconds) && (self.forgotten || self.template == oldSelf.template)").message(
+    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && self.grant == oldSelf.grant && self.leaseName == oldSelf.leaseName && self.leaseUid == oldSelf.leaseUid && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && has(self.checkpoint) == has(oldSelf.checkpoint) && (!has(self.checkpoint) || self.checkpoint == oldSelf.checkpoint) && has(self.stopAfterSeconds) == has(oldSelf.stopAfterSeconds) && (!has(self.stopAfterSeconds) || self.stopAfterSeconds == oldSelf.stopAfterSeconds) && has(self.expiresAfterSeconds) == has(oldSelf.expiresAfterSeconds) && (!has(self.expiresAfterSeconds) || self.expiresAfterSeconds == oldSelf.expiresAfterSeconds) && has(self.duplicatePolicy) == has(oldSelf.duplicatePolicy) && (!has(self.duplicatePolicy) || self.duplicatePolicy == oldSelf.duplicatePolicy) && (self.forgotten || self.template == oldSelf.template)").message(
         "a guest lease cannot be changed, only confirmed, withdrawn, adopted and forgotten"
     ),
     validation = Rule::new("!oldSelf.forgotten || self.forgotten").message(
@@ -378,6 +383,10 @@ pub struct GuestLeaseSpec {
     /// they do counts once the hub adopted it; absent = it never is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_after_seconds: Option<i64>,
+    /// `Never`: a replica has ended only once its pods surely have, whatever became of their node or
+    /// their objects; absent = `Allow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicate_policy: Option<DuplicatePolicy>,
     /// Digest of the contract, as on the hub.
     #[schemars(length(min = 1, max = 71))]
     pub digest: String,

@@ -29,6 +29,8 @@ pub const NOT_ACCEPTED: &str = "NotAccepted";
 pub const SUPERSEDED: &str = "Superseded";
 /// Why a lease is withdrawn that makes room for a more important job.
 pub const PREEMPTED: &str = "Preempted";
+/// How a replica ended whose node failed it, or is given up for lost.
+const NODE_FAILURE: &str = "NodeFailure";
 /// Ended attempts kept on record.
 const ATTEMPTS_KEPT: usize = 10;
 /// Leases of a living job that were never accepted and stand against a late create of the same.
@@ -95,7 +97,15 @@ pub fn advance(
         fold(terms, &mut next, allocation, Sighting { lease, standing, now });
     }
     let reachable = |held: &Allocation| standing(&held.pool.member) == Standing::Live;
-    let holds = next.record.allocations.iter().any(reachable);
+    // All of it was given up or ended, and a pod may be left on a node that is lost.
+    let given_up = |held: &Allocation| {
+        let lease = leases.get(&held.epoch);
+        let lost =
+            lease.is_some_and(|lease| lease.ended.iter().any(|one| one.reason == NODE_FAILURE));
+        held.live().is_empty() && lost
+    };
+    let mut held = next.record.allocations.iter();
+    let holds = held.any(|held| reachable(held) && !given_up(held));
     judge(terms, &mut next.record, holds, now);
     adoption::adopt(terms, &mut next, (leases, orphans), now);
     tidy(terms, &mut next, leases, now);

@@ -133,6 +133,7 @@ fn allocate(
         deadline_seconds: left.map_or(longest, |left| left.min(longest)).max(1),
         stop_after: stops.then_some(identity.lease_seconds),
         expires_after: (!stops).then_some(identity.lease_seconds),
+        never_twice: terms.never_twice,
         earlier,
         at: now.wall.as_millisecond(),
     }

@@ -9,6 +9,7 @@ use super::state::{State, namespace_of};
 use super::work::{LeaseWork, Work};
 use crate::api::convert::{self, taints};
 use crate::api::digest::digest;
+use crate::api::gpujob::DuplicatePolicy;
 use crate::api::gpulease::{
     Adoption, GpuLease, GpuLeaseSpec, JobReference, LeasedCheckpoint, LeasedGpu, Resume, Withdrawal,
 };
@@ -55,6 +56,7 @@ pub(super) fn build(
         checkpoint: checkpoint(job, allocation, checkpoints),
         stop_after_seconds: allocation.stop_after.map(signed),
         expires_after_seconds: allocation.expires_after.map(signed),
+        duplicate_policy: allocation.never_twice.then_some(DuplicatePolicy::Never),
         digest: String::new(),
         template: job.spec.template.clone(),
         withdrawn: None,

@@ -3,7 +3,7 @@
 //! Invariant: a pod is deleted only to stop it, or after its result stands in the lease's status;
 //! a lease is `Released` only when no pod of it can run any more. Every step may be repeated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -11,7 +11,7 @@ use super::books::Terms;
 use super::guest::{Guest, Key, Stage, Trouble};
 use super::outcome::{self, Outcome};
 use super::step::{Decision, End, Run, Step, Stop, Task, Why, task};
-use super::{gang, report};
+use super::{gang, lost, report};
 use crate::api::gpulease::{GuestLeaseStatus, LeasePhase, LeaseRefusal};
 use crate::engine::indexes::Indexes;
 
@@ -96,6 +96,8 @@ struct View<'a> {
     /// How others ended.
     outcomes: BTreeMap<u32, Outcome>,
     stop: Option<Stop>,
+    /// Pods that have not ended and are given up: their nodes are lost.
+    lost: BTreeSet<Key>,
     now: Timestamp,
 }
 
@@ -106,11 +108,16 @@ fn advance(
     now: Timestamp,
     decision: &mut Decision,
 ) {
-    let stop = stop(run, terms, now, decision);
+    let lost = run.pods.values().filter(|(_, guest)| lost::is_lost(run, guest, now, decision));
+    let lost: BTreeSet<Key> = lost.map(|(_, guest)| guest.key).collect();
+    let whole = || Stop { reason: outcome::NODE_FAILURE.into(), grace: grace(run) };
+    let stop = stop(run, terms, now, decision)
+        .or_else(|| (terms.size > 1 && !lost.is_empty()).then(whole));
     let recorded = report::recorded(status);
-    let mut view = View { run, terms, recorded, outcomes: BTreeMap::new(), stop, now };
+    let mut view = View { run, terms, recorded, outcomes: BTreeMap::new(), stop, lost, now };
     for index in terms.indexes.iter().filter(|index| !view.recorded.contains(*index)) {
-        let ends = (0..terms.size).map(|rank| end(&view, Key { index, rank }, status)).collect();
+        let keys = (0..terms.size).map(|rank| Key { index, rank });
+        let ends = keys.map(|key| end(&view, key, status, decision)).collect();
         let doomed = |rank| run.memory.doomed.contains_key(&Key { index, rank });
         if let Some(outcome) = gang::fold(ends, doomed) {
             view.outcomes.insert(index, outcome);
@@ -200,13 +207,18 @@ fn stop(run: &Run<'_>, terms: &Terms, now: Timestamp, decision: &mut Decision) -
     None
 }
 
-fn end(view: &View<'_>, key: Key, status: &GuestLeaseStatus) -> End {
+fn end(view: &View<'_>, key: Key, status: &GuestLeaseStatus, decision: &mut Decision) -> End {
     let View { run, now, .. } = *view;
     let cause = run.memory.doomed.get(&key).map(String::as_str);
     let cause = cause.or(view.stop.as_ref().map(|stop| stop.reason.as_str()));
     if let Some((_, guest)) = run.pods.get(&key) {
         let limit = run.lease.spec.active_deadline_seconds;
-        return outcome::of(guest, cause, limit, now).map_or(End::Open, End::Ended);
+        let given_up = view.lost.contains(&key).then(|| lost::given_up(now, guest));
+        let ended = outcome::of(guest, cause, limit, now).or(given_up);
+        return ended.map_or(End::Open, End::Ended);
+    }
+    if let Some(unsure) = run.memory.unsure.get(&key) {
+        return lost::ended(run, unsure, now, decision).map_or(End::Open, End::Ended);
     }
     if let Some(outcome) = run.memory.lost.get(&key) {
         return End::Ended(outcome.clone());
@@ -221,6 +233,11 @@ fn end(view: &View<'_>, key: Key, status: &GuestLeaseStatus) -> End {
     // Once all pods have run, one that is not there has vanished unseen; until then it is still to
     // be created.
     let ran = status.phase >= Some(LeasePhase::Running);
+    if ran && lost::never_twice(run.lease) {
+        // It may have gone while we were down, its node too: until its time is over it may run.
+        let over = decision.due(lost::latest(run), SignedDuration::ZERO, now);
+        return if over { evicted(cause.unwrap_or(outcome::UNKNOWN)) } else { End::Open };
+    }
     match cause {
         Some(cause) => evicted(cause),
         None if ran => evicted(outcome::UNKNOWN),
@@ -256,6 +273,9 @@ fn because(view: &View<'_>, key: Key, guest: &Guest, decision: &mut Decision) ->
     }
     if let Some(stop) = &view.stop {
         return Some(Why::Stop(stop.reason.clone(), stop.grace));
+    }
+    if view.lost.contains(&key) {
+        return Some(stop_as(run, outcome::NODE_FAILURE));
     }
     let verdict =
         run.verdict.filter(|verdict| verdict.only.as_ref().is_some_and(|only| only.contains(&key)));

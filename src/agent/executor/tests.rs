@@ -2,6 +2,7 @@
 
 mod expiring;
 mod idling;
+mod losing;
 mod owners;
 mod vacating;
 

@@ -256,6 +256,7 @@ fn guest_of(grant: &str, lease: &GpuLease, name: String) -> GuestLease {
             checkpoint: spec.checkpoint,
             stop_after_seconds: spec.stop_after_seconds,
             expires_after_seconds: spec.expires_after_seconds,
+            duplicate_policy: spec.duplicate_policy,
             digest: spec.digest,
             template: spec.template,
             confirmed: false,

@@ -81,6 +81,7 @@ fn orphan(guest: &GuestLease) -> Orphan {
         active_deadline_seconds: spec.active_deadline_seconds,
         stop_after_seconds: spec.stop_after_seconds,
         expires_after_seconds: spec.expires_after_seconds,
+        duplicate_policy: spec.duplicate_policy,
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{millis, time};
 use crate::api::gpujob::{
-    Allocation, Attempt, Evictions, GpuJobStatus, LastCheckpoint, RanSeconds, ReplicaCheckpoint,
+    Allocation, Attempt, DuplicatePolicy, Evictions, GpuJobStatus, LastCheckpoint, RanSeconds,
+    ReplicaCheckpoint,
 };
 use crate::api::{conditions, reasons};
 use crate::engine::indexes::Indexes;
@@ -74,6 +75,7 @@ fn read_allocation(allocation: &Allocation) -> lifecycle::Allocation {
         expires_after: allocation
             .expires_after_seconds
             .and_then(|seconds| u64::try_from(seconds).ok()),
+        never_twice: allocation.duplicate_policy == Some(DuplicatePolicy::Never),
         earlier: allocation.earlier.iter().copied().map(Into::into).collect(),
         at: millis(&allocation.time),
     }
@@ -159,6 +161,7 @@ fn write_allocation(allocation: &lifecycle::Allocation) -> Allocation {
         expires_after_seconds: allocation
             .expires_after
             .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
+        duplicate_policy: allocation.never_twice.then_some(DuplicatePolicy::Never),
         earlier: allocation.earlier.iter().copied().map(Into::into).collect(),
         time: time(allocation.at),
     }
@@ -221,6 +224,7 @@ mod tests {
                 deadline_seconds: 86_400,
                 stop_after: Some(900),
                 expires_after: Some(600),
+                never_twice: true,
                 earlier: vec![Epoch { incarnation: 1, attempt: 5 }],
                 at: 1_000_000,
             }],

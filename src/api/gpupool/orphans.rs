@@ -3,6 +3,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::api::gpujob::DuplicatePolicy;
 use crate::api::gpulease::{EpochRef, JobReference};
 
 /// Most attempts without a lease that one picture names; the others follow as these find their end.
@@ -31,6 +32,9 @@ pub struct Orphan {
     /// Seconds without contact to the hub after which it is expired while its pods go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_after_seconds: Option<i64>,
+    /// Whether an old copy of it may still run when another begins; absent = `Allow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicate_policy: Option<DuplicatePolicy>,
 }
 
 /// Whether a number says nothing.

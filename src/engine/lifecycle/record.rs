@@ -93,6 +93,8 @@ pub struct Allocation {
     pub stop_after: Option<u64>,
     /// Seconds without contact to the hub after which it is expired while its pods go on.
     pub expires_after: Option<u64>,
+    /// Whether an old copy must surely have ended before another begins.
+    pub never_twice: bool,
     /// Attempts before it, newest first, if the job saves its work.
     pub earlier: Vec<Epoch>,
     /// When it was made, in milliseconds since 1970.

@@ -490,3 +490,22 @@ fn an_expired_lease_of_a_member_that_falls_silent_again_is_superseded_and_not_ad
     assert_eq!(next.steps, [Step::Withdraw(epoch(0), SUPERSEDED)]);
     assert!(next.record.completed.is_empty());
 }
+
+#[test]
+fn a_pod_that_is_left_on_a_lost_node_keeps_no_job_from_its_end() {
+    let lease = |reason: &str| Lease {
+        epoch: epoch(0),
+        stage: Stage::Held,
+        ended: vec![ended(reason, 0, "0"), ended("Succeeded", 0, "1")],
+        ..Lease::default()
+    };
+    let mut both = record(&["0-1", "0"]);
+    both.allocations[0].ended = Indexes::parse("0").unwrap();
+    both.allocations.remove(1);
+    both.completed = Indexes::parse("0").unwrap();
+    let next = check(&terms(2), &both, vec![(epoch(0), lease("NodeFailure"))], NOW);
+    assert_eq!(next.record.finished_at, Some(NOW));
+    assert_eq!(next.record.allocations.len(), 1, "its member has still to say that it is over");
+    let next = check(&terms(2), &both, vec![(epoch(0), lease("Succeeded"))], NOW);
+    assert_eq!(next.record.finished_at, None);
+}
