@@ -123,6 +123,8 @@ pub enum Standing {
     Live,
     /// It does not answer now: for so many seconds, as far as that counts.
     Silent(u64),
+    /// It does not answer, as above, and its operator says that it will not come back.
+    Left(u64),
     /// It is gone for ever.
     Lost,
 }
@@ -153,7 +155,9 @@ struct Sighting<'a> {
 fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sighting) {
     let Sighting { lease, standing, now } = seen;
     let over = overdue(terms, next, &allocation, &seen);
-    let lost = standing == Standing::Lost;
+    // The operator may be wrong: what must never run twice waits for the end of its pods' time.
+    let left = matches!(standing, Standing::Left(_)) && !terms.never_twice;
+    let lost = left || standing == Standing::Lost;
     let Some(lease) = lease else {
         if lost || over.is_some() {
             end(terms, &mut next.record, &allocation, &Lease::default(), ("ClusterLost", now));
@@ -219,7 +223,7 @@ fn overdue(
     allocation: &Allocation,
     seen: &Sighting,
 ) -> Option<i64> {
-    let Standing::Silent(seconds) = seen.standing else { return None };
+    let (Standing::Silent(seconds) | Standing::Left(seconds)) = seen.standing else { return None };
     let bound = failover::bound(terms, allocation, seen.lease)?;
     let millis = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000);
     if seconds < bound {

@@ -299,13 +299,13 @@ fn asked(state: &mut State, id: &JobId, job: &GpuJob) -> Read {
     asked
 }
 
-/// How a member is. It is gone for ever if its deletion is ordered and it is silent, or if it is
-/// known not to exist; one that is merely not listed is looked up first.
+/// How a member is. It has left if its deletion is ordered and it is silent, and is gone for ever if it
+/// is known not to exist; one that is merely not listed is looked up first.
 fn standing(state: &mut State, member: &str, now: Now, work: &mut Vec<Work>) -> Standing {
     let silent = state.is_silent(member, now.instant);
     match state.members.get(&(String::new(), member.to_owned())) {
         Some(cluster) => match (silent, cluster.metadata.deletion_timestamp.is_some()) {
-            (true, true) => Standing::Lost,
+            (true, true) => Standing::Left(state.silent_seconds(member, now.instant)),
             (true, false) => Standing::Silent(state.silent_seconds(member, now.instant)),
             (false, _) => Standing::Live,
         },

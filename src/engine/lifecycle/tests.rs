@@ -509,3 +509,24 @@ fn a_pod_that_is_left_on_a_lost_node_keeps_no_job_from_its_end() {
     let next = check(&terms(2), &both, vec![(epoch(0), lease("Succeeded"))], NOW);
     assert_eq!(next.record.finished_at, None);
 }
+
+#[test]
+fn an_operator_who_dismisses_a_silent_member_ends_what_it_held_unless_it_must_never_run_twice() {
+    let lease = Lease {
+        epoch: epoch(0),
+        stage: Stage::Held,
+        started: true,
+        withdrawn: true,
+        ..Lease::default()
+    };
+    let leases = [(epoch(0), lease)].into();
+    let fate = |never_twice, seconds| {
+        let terms = Terms { never_twice, ..terms(1) };
+        let left = |_: &str| Standing::Left(seconds);
+        let next = advance(&terms, &record(&["0"]), only(&leases), left, NOW);
+        (next.record.allocations.len(), next.wanted.len())
+    };
+    assert_eq!(fate(false, 0), (0, 1));
+    assert_eq!(fate(true, 600), (1, 0));
+    assert_eq!(fate(true, 700), (0, 1), "its pods' time is over: 670 s, by any clock, and five");
+}
