@@ -118,6 +118,7 @@ fn forced() -> (World, State, String) {
     let (mut world, mut state) = running(1, Some(DuplicatePolicy::Never));
     let (node, pod) = first(&world);
     turn_node(&mut world, &node, "Unknown", "one");
+    world.settle(&mut state);
     world.pass(1_000);
     world.settle(&mut state);
     assert_eq!((ended(&world), told(&world, &pod)), (vec![], false), "nobody knows");
