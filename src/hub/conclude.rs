@@ -11,7 +11,7 @@ use super::jobs::{self, Sight, Wait};
 use super::rounds::{Now, Pass, held, promise, stored};
 use super::state::{State, namespace_of};
 use super::work::{JobWork, LeaseWork, Work};
-use super::{bars, leases, queues};
+use super::{bars, leases, memory, queues};
 use crate::api::convert;
 use crate::api::gpujob::AfterLease;
 use crate::api::gpulease::{Adoption, GpuLeaseStatus};
@@ -25,10 +25,6 @@ use crate::engine::model::{Epoch, Placement, Refusal, Waiting};
 const REWORDED_AFTER: Duration = Duration::from_mins(1);
 /// A new job that waits only for members to answer others is not told so before this time.
 const BRIEF: Duration = Duration::from_secs(5);
-
-/// Why nothing is placed by a hub whose store may be older than what its members know.
-const RESTORED: &str =
-    "this hub's store is older than what its members know; it asks them first what they run";
 
 /// Turns what was decided of one job into writes, and notes what is promised.
 pub(super) fn conclude(
@@ -152,8 +148,8 @@ pub(super) fn wait(
         Ok(asked) => asked,
         Err(wrong) => return quota(reasons::MISCONFIGURED, wrong.join("; ")),
     };
-    if !pass.advance.wanted.is_empty() && state.memory.waits(now.instant) {
-        return place(reasons::HUB_RESTORED, RESTORED.to_owned());
+    if let Some(message) = memory::doubt(state, pass, now) {
+        return place(reasons::HUB_RESTORED, message);
     }
     let queue = pass.queue.as_ref().unwrap_or_else(|name| name);
     let drains = state.queues.get(&(String::new(), queue.clone())).is_some_and(queues::drains);

@@ -93,6 +93,12 @@ impl Silence {
         self.heard.is_some()
     }
 
+    /// Whether it was heard since this process came: the beat that was there then may be old.
+    #[must_use]
+    pub(super) fn was_heard_anew(&self) -> bool {
+        self.heard.is_some() && !self.found
+    }
+
     /// How long it has been silent; `None` if nobody ever heard it.
     #[must_use]
     pub(super) fn lasts(&self, now: Instant) -> Option<Duration> {

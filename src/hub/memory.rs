@@ -6,9 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use kube::ResourceExt;
+
+use super::members::JOINED;
+use super::rounds::{Now, Pass};
 use super::state::{State, member_in};
-use crate::api::GpuPool;
-use crate::api::convert;
+use crate::api::{GpuPool, MemberCluster, conditions, convert};
 use crate::cluster::cache::{self, Change, Key};
 use crate::engine::lifecycle::{Allocation, Record};
 use crate::engine::model::JobId;
@@ -18,6 +21,10 @@ use crate::engine::model::JobId;
 pub(super) const ASKS_FOR: Duration = Duration::from_mins(1);
 /// A member may lie: nobody restores a hub so often between two of its pictures.
 const BELIEVED: u32 = 16;
+
+/// Why nothing is placed by a hub whose store may be older than what its members know.
+const RESTORED: &str =
+    "this hub's store is older than what its members know; it asks them first what they run";
 
 /// What members know that this store may not.
 #[derive(Debug, Default)]
@@ -30,7 +37,9 @@ pub(super) struct Memory {
     raising: bool,
     /// That failed: when to try again.
     pub(super) again: Option<Instant>,
-    /// Until when members are asked first, after the store was restored.
+    /// The store was restored before this process came.
+    restored: bool,
+    /// Until when members are asked first, after that.
     asks_until: Option<Instant>,
     /// Attempts without a lease, by the picture that names them.
     orphans: BTreeMap<Key, Vec<(JobId, Allocation)>>,
@@ -44,6 +53,7 @@ impl Memory {
 
     /// The store was restored.
     pub(super) fn doubt_all(&mut self, now: Instant) {
+        self.restored = true;
         self.asks_until = Some(now + ASKS_FOR);
     }
 
@@ -118,6 +128,24 @@ impl State {
         self.dirty.extend(touched);
     }
 
+    /// A member that has said nothing since the store was restored: it may run what the store forgot,
+    /// and what must never run twice waits for it. Its operator can dismiss it.
+    #[must_use]
+    pub(super) fn unheard(&self) -> Option<String> {
+        if !self.memory.restored {
+            return None;
+        }
+        let joined = |member: &&MemberCluster| {
+            let status = member.status.as_ref();
+            let joined = status.is_some_and(|one| conditions::is_true(&one.conditions, JOINED));
+            joined && member.metadata.deletion_timestamp.is_none()
+        };
+        let silent =
+            |name: &String| self.silence.get(name).is_none_or(|silence| !silence.was_heard_anew());
+        let members = self.members.iter().map(|(_, member)| member).filter(joined);
+        members.map(ResourceExt::name_any).find(silent)
+    }
+
     /// What members that answer hold of the job without a lease. Nothing, while this hub must not act
     /// on it: first its incarnation is above what they know.
     pub(super) fn orphans(&mut self, id: &JobId, record: &Record, now: Instant) -> Vec<Allocation> {
@@ -135,4 +163,18 @@ impl State {
         }
         if self.memory.is_behind() { Vec::new() } else { orphans }
     }
+}
+
+/// Why the job is not placed by a hub whose store may be older than what its members know.
+pub(super) fn doubt(state: &State, pass: &Pass, now: Now) -> Option<String> {
+    if pass.advance.wanted.is_empty() {
+        return None;
+    }
+    if state.memory.waits(now.instant) {
+        return Some(RESTORED.to_owned());
+    }
+    let member = state.unheard().filter(|_| pass.terms.never_twice)?;
+    Some(format!(
+        "it must never run twice, and {member} has not said what it runs since this hub's store was restored"
+    ))
 }

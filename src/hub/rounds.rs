@@ -346,7 +346,8 @@ pub(super) fn held(pass: &Pass) -> BTreeMap<String, u64> {
 /// What the job wants placed now.
 pub(super) fn demand(state: &State, pass: &Pass, now: Now) -> Option<Demand> {
     let asked = pass.asked.as_ref().ok()?;
-    if pass.advance.wanted.is_empty() {
+    let waits = pass.terms.never_twice && state.unheard().is_some();
+    if pass.advance.wanted.is_empty() || waits {
         return None;
     }
     let notes = state.notes.get(&pass.id);

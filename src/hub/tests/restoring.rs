@@ -229,3 +229,31 @@ async fn a_restored_lease_of_which_its_member_holds_nothing_begins_nothing_there
     assert_eq!(attempts[0]["epoch"], json!({"incarnation": 2, "attempt": 1}), "another one");
     world.is_silent().await;
 }
+
+#[tokio::test]
+async fn what_must_never_run_twice_waits_for_every_member_to_say_what_it_runs() {
+    let mut world = World::new(&[("north", 4), ("south", 2), ("west", 1)]).await;
+    world.submit("train", 1, json!({"suspend": true, "failover": {"duplicatePolicy": "Never"}}));
+    world.settle().await;
+    let mut before = backup(&world);
+    before.get_mut(&at("gpujobs", "team", "train")).unwrap()["spec"]["suspend"] = json!(false);
+    world.mood(Mood::Runs);
+    world.edit("gpujobs", "team", "train", json!({"suspend": false}));
+    world.settle().await;
+    assert_eq!(world.members[0].held.len(), 1);
+    world.members[0].mood = Mood::Silent;
+    restore(&mut world, &before);
+    world.pass_time(300).await;
+    let (status, reason, message) = world.condition("train", "Placed");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "HubRestored"));
+    assert!(message.contains("north has not said"), "{message}");
+    assert_eq!(world.starts().len(), 1);
+    world.members[0].mood = Mood::Runs;
+    minute(&mut world).await;
+    assert_eq!(
+        (world.phase("train").as_str(), epochs(&world, "train")),
+        ("Running", vec!["1.0".into()])
+    );
+    assert_eq!(world.starts().len(), 1);
+    world.is_silent().await;
+}
