@@ -6,6 +6,7 @@ use idlewild::api::GpuJob;
 use idlewild::api::gpujob::Phase;
 use idlewild::sandbox::Federation;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -24,8 +25,10 @@ fn work_of_a_lost_node_is_run_elsewhere_unless_it_must_never_run_twice() {
             let api = jobs(federation).await;
             let twice = placed(&api, "twice", "Allow").await;
             let once = placed(&api, "once", "Never").await;
+            let uids = [twice.uid().unwrap(), once.uid().unwrap()];
+            let node = node_of(federation, &uids).await;
             federation.members["east"].cluster.kwok.as_ref().unwrap().kill().await.unwrap();
-            turn_nodes(federation, "Unknown", "first").await;
+            turn(federation, &node, "Unknown", "first").await;
             // Somebody thinks that this ends it.
             let pods: Api<Pod> = Api::namespaced(
                 federation.members["east"].cluster.admin.clone(),
@@ -34,7 +37,12 @@ fn work_of_a_lost_node_is_run_elsewhere_unless_it_must_never_run_twice() {
             let pod = guests(federation, &once.uid().unwrap()).await["east"][0].name_any();
             pods.delete(&pod, &DeleteParams::default().grace_period(0)).await.unwrap();
 
+            let others = others(federation, &node).await;
             eventually("the one runs elsewhere", GIVEN_UP, async || {
+                // Nobody else speaks for them while their kubelets are dead.
+                for other in &others {
+                    turn(federation, other, "True", "").await;
+                }
                 let status = status(&api, "twice").await?;
                 let away = status.phase == Some(Phase::Running)
                     && status.clusters.contains(&"west".into());
@@ -48,7 +56,7 @@ fn work_of_a_lost_node_is_run_elsewhere_unless_it_must_never_run_twice() {
             assert_eq!((kept.clusters, kept.evictions.total), (vec!["east".to_owned()], 0));
             assert!(guests(federation, &once.uid().unwrap()).await.is_empty(), "nor begun again");
 
-            turn_nodes(federation, "Unknown", "second").await;
+            turn(federation, &node, "Unknown", "second").await;
             eventually("the other one too, once its machine started anew", SOON, async || {
                 let status = status(&api, "once").await?;
                 let away = status.phase == Some(Phase::Running) && status.clusters == ["west"];
@@ -84,14 +92,32 @@ async fn placed(api: &Api<GpuJob>, name: &str, policy: &str) -> GpuJob {
     api.patch(name, &PatchParams::default(), &anywhere).await.unwrap()
 }
 
-/// Nobody hears of the nodes in the east, which are on this start of their machines.
-async fn turn_nodes(federation: &Federation, ready: &str, boot: &str) {
-    let nodes: Api<Node> = Api::all(federation.members["east"].cluster.admin.clone());
-    for node in nodes.list(&ListParams::default()).await.unwrap() {
-        let change = Patch::Strategic(json!({ "status": {
-            "conditions": [{ "type": "Ready", "status": ready, "reason": "NodeStatusUnknown" }],
-            "nodeInfo": { "bootID": boot },
-        }}));
-        nodes.patch_status(&node.name_any(), &PatchParams::default(), &change).await.unwrap();
+/// The one node in the east where the guests of both jobs are: two of four GPUs fill up one of eight.
+async fn node_of(federation: &Federation, jobs: &[String]) -> String {
+    let mut nodes = Vec::new();
+    for job in jobs {
+        let pods = guests(federation, job).await.remove("east").unwrap();
+        nodes.extend(pods.into_iter().filter_map(|pod| pod.spec?.node_name));
     }
+    nodes.dedup();
+    assert_eq!(nodes.len(), 1, "{nodes:?}");
+    nodes.remove(0)
+}
+
+/// The other nodes in the east.
+async fn others(federation: &Federation, node: &str) -> Vec<String> {
+    let nodes: Api<Node> = Api::all(federation.members["east"].cluster.admin.clone());
+    let all = nodes.list(&ListParams::default()).await.unwrap();
+    all.iter().map(ResourceExt::name_any).filter(|name| name != node).collect()
+}
+
+/// A node in the east, which is on this start of its machine, is ready or is not heard of.
+async fn turn(federation: &Federation, node: &str, ready: &str, boot: &str) {
+    let nodes: Api<Node> = Api::all(federation.members["east"].cluster.admin.clone());
+    let change = Patch::Strategic(json!({ "status": {
+        "conditions": [{ "type": "Ready", "status": ready, "reason": "Test",
+            "lastHeartbeatTime": Timestamp::now() }],
+        "nodeInfo": { "bootID": boot },
+    }}));
+    nodes.patch_status(node, &PatchParams::default(), &change).await.unwrap();
 }

@@ -1,5 +1,7 @@
 //! Pods whose node does not answer, and pods that went without their kubelet's word.
 //!
+//! Nodes that are away because most of them are, are no sign of that: nobody is given up then.
+//!
 //! Invariant: terminating is not terminated, and absent is not finished. Where a replica may run twice
 //! for a while, it is given up after its node was away for long, so that the hub runs it elsewhere;
 //! where it may not, only the kubelet's word, another start of the machine or the end of its time ends it.
@@ -123,8 +125,16 @@ impl State {
             self.away.entry(name.to_owned()).or_insert(now);
         }
         let turned = !ready || before;
+        let few = self.hears_few();
+        if std::mem::replace(&mut self.cut_off, few) && !few {
+            // Those that are still away may be the next to come back: their time counts anew.
+            self.away.values_mut().for_each(|since| *since = now);
+        }
         let on_it = |known: &Known| {
-            let here = |guest: &Guest| guest.node.as_deref() == Some(name);
+            let here = |guest: &Guest| {
+                let node = guest.node.as_deref();
+                node == Some(name) || node.is_some_and(|node| self.away.contains_key(node))
+            };
             (turned && known.pods.values().any(|(_, guest)| here(guest)))
                 || known.memory.unsure.values().any(|unsure| unsure.node == name)
         };
@@ -132,9 +142,16 @@ impl State {
         self.dirty.extend(leases.map(|(uid, _)| uid.clone()));
     }
 
+    /// Whether so many nodes are away that it is rather their API server that hears nobody.
+    fn hears_few(&self) -> bool {
+        let away = self.nodes.values().filter(|node| !node.ready).count();
+        away >= 2 && away * 2 > self.nodes.values().count()
+    }
+
     /// What is known of the nodes of `known`'s pods.
     pub(super) fn nodes_of(&self, known: &Known) -> Nodes {
         let bound = known.pods.values().filter_map(|(_, guest)| guest.node.as_ref());
+        let bound = bound.filter(|_| !self.cut_off);
         let away = bound.filter_map(|node| Some((node.clone(), *self.away.get(node)?)));
         let unsure = known.memory.unsure.values().map(|unsure| &unsure.node);
         let boot = |node: &String| Some((node.clone(), self.boot(node)?));

@@ -139,6 +139,8 @@ pub struct State {
     pub(super) members: Option<BTreeMap<String, String>>,
     /// Since when nodes that do not answer, or are gone, have not answered, by our clock.
     pub(super) away: BTreeMap<String, Timestamp>,
+    /// Whether so many are away that it is rather the API server that hears nobody.
+    pub(super) cut_off: bool,
     pub(super) lent: Option<BTreeMap<String, Lent>>,
     /// Whether a picture may have changed.
     pub(super) changed: bool,

@@ -95,6 +95,27 @@ fn a_node_that_comes_back_in_time_loses_nothing() {
 }
 
 #[test]
+fn where_most_nodes_are_away_nobody_is_given_up() {
+    let (mut world, mut state) = running(1, None);
+    for node in ["n0", "n1"] {
+        turn_node(&mut world, node, "Unknown", "one");
+    }
+    world.settle(&mut state);
+    world.pass(2_000);
+    world.settle(&mut state);
+    assert_eq!(ended(&world), []);
+    // One of them comes back: the other one has its time again.
+    turn_node(&mut world, "n1", "True", "one");
+    world.settle(&mut state);
+    world.pass(299);
+    world.settle(&mut state);
+    assert_eq!(ended(&world), []);
+    world.pass(2);
+    world.settle(&mut state);
+    assert_eq!(ended(&world).len(), 1);
+}
+
+#[test]
 fn a_gang_whose_node_is_lost_ends_whole() {
     let (mut world, mut state) = running(2, None);
     let (node, _) = first(&world);
