@@ -17,7 +17,7 @@ use crate::work::{create, guests, job_with};
 const EXPIRED: Duration = Duration::from_mins(3);
 
 /// The hub's leases last a minute from now on: the shortest there is.
-async fn short_leases(federation: &Federation) {
+pub(crate) async fn short_leases(federation: &Federation) {
     let maps: Api<ConfigMap> =
         Api::namespaced(federation.hub.cluster.admin.clone(), SYSTEM_NAMESPACE);
     let change = Patch::Merge(json!({"data": {"leaseSeconds": "60"}}));

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "tests print the figures they measure")]
 #![allow(clippy::float_arithmetic, reason = "figures are for people")]
 
+mod adoption;
 mod bench;
 mod budget;
 mod charts;
@@ -20,6 +21,7 @@ mod hubs;
 mod image;
 mod jobs;
 mod joining;
+mod lost;
 mod manifests;
 mod membership;
 mod metrics;

@@ -50,6 +50,8 @@
 //! - Guests go for their owner, as few as will do: kube-scheduler preempts them, and the executor tells
 //!   them where it does not help, hub or no hub ([`agent::executor::demand`]).
 //! - A result counts once, and only from an allocation on record ([`engine::lifecycle`]).
+//! - A store that is older than what members know issues nothing before its incarnation is above theirs,
+//!   and takes up again what runs (`hub/memory.rs`).
 //! - Absence is not evidence: guests end because they are told to, because their time is over, or for
 //!   their owner, never because an object is missing.
 //! - Whoever is killed at any moment goes on where it was: nothing that matters is only in memory.

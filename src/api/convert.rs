@@ -11,10 +11,15 @@ use serde_json::Value;
 
 use super::gpujob::{DuplicatePolicy, FailureAction, PodFailureRule};
 use super::gpulease::{EpochRef, GpuLease, LeasePhase};
+use super::gpupool::Orphan;
 use super::{GpuJob, GpuPool, MemberCluster, quantity, template};
 use crate::engine::indexes::Indexes;
-use crate::engine::lifecycle::{self, Ended, FailurePattern, FailureRule, Lease, Stage, Terms};
-use crate::engine::model::{Epoch, Free, LabelRule, ModelChoice, PodNeed, Pool, Request, Shape};
+use crate::engine::lifecycle::{
+    self, Ended, FailurePattern, FailureRule, Fence, Lease, Stage, Terms,
+};
+use crate::engine::model::{
+    Epoch, Free, JobId, LabelRule, ModelChoice, PodNeed, Pool, PoolId, Request, Shape,
+};
 
 pub mod explanation;
 pub mod record;
@@ -219,12 +224,16 @@ fn word(reason: &str, withdrawn: bool) -> String {
 pub fn lease(lease: &GpuLease) -> Lease {
     let status = lease.status.clone().unwrap_or_default();
     let stage = match status.phase {
+        // Its member may hold what this lease only takes up again, until it says that it does not.
+        None if lease.spec.adopted.is_some() => Stage::Held,
         None | Some(LeasePhase::Reserved) => Stage::Unanswered,
         Some(LeasePhase::Refused) => Stage::Refused,
         Some(LeasePhase::Released) => Stage::Released,
         Some(_) => Stage::Held,
     };
     let withdrawn = lease.spec.withdrawn.is_some();
+    let adopted = lease.spec.adopted.as_ref();
+    let vouched = adopted.and_then(|adopted| adopted.expired_at.as_ref());
     let ended = |group: &super::gpulease::EndedGroup| Ended {
         reason: word(&group.reason, withdrawn),
         message: group.message.as_deref().unwrap_or("").chars().take(WORDS).collect(),
@@ -242,12 +251,36 @@ pub fn lease(lease: &GpuLease) -> Lease {
         epoch: lease.spec.epoch.into(),
         stage,
         withdrawn,
+        resumes: adopted.is_some(),
+        fence: match status.expired_at.as_ref() {
+            Some(at) if Some(at) != vouched => Fence::Closed,
+            _ => Fence::Open,
+        },
         started: matches!(status.phase, Some(LeasePhase::Running | LeasePhase::Releasing)),
         start: status.start_time.as_ref().map(millis),
         end: status.end_time.as_ref().map(millis),
         end_reason: word(&status.end_reason.unwrap_or_default(), withdrawn),
         ended: status.ended.iter().map(ended).collect(),
     }
+}
+
+/// What `member` says that it holds in `pool` without a lease, as what would be on record of it.
+#[must_use]
+pub fn orphan(member: &str, pool: &str, orphan: &Orphan) -> (JobId, lifecycle::Allocation) {
+    let seconds = |number: i64| u64::try_from(number).unwrap_or(0);
+    let allocation = lifecycle::Allocation {
+        epoch: orphan.epoch.into(),
+        pool: PoolId { member: member.to_owned(), pool: pool.to_owned() },
+        indexes: Indexes::parse(&orphan.indexes).unwrap_or_default(),
+        model: orphan.model.clone(),
+        generation: orphan.job.generation,
+        deadline_seconds: seconds(orphan.active_deadline_seconds),
+        stop_after: orphan.stop_after_seconds.map(seconds),
+        expires_after: orphan.expires_after_seconds.map(seconds),
+        never_twice: orphan.duplicate_policy == Some(DuplicatePolicy::Never),
+        ..lifecycle::Allocation::default()
+    };
+    (JobId(orphan.job.uid.clone()), allocation)
 }
 
 /// A pool as the engine sees it; whether it is closed is for the caller to say.

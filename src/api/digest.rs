@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::GpuLeaseSpec;
 
 /// SHA-256 of the contract as JSON with sorted keys, without the digest itself and without
-/// `withdrawn`, which comes later: `sha256:<hex>`.
+/// `withdrawn` and `adopted`, which come later: `sha256:<hex>`.
 ///
 /// # Panics
 /// Never: a spec is plain data.
@@ -18,6 +18,7 @@ pub fn digest(spec: &GpuLeaseSpec) -> String {
     if let Value::Object(fields) = &mut contract {
         fields.remove("digest");
         fields.remove("withdrawn");
+        fields.remove("adopted");
     }
     let mut text = String::new();
     canonical(&contract, &mut text);
@@ -104,12 +105,14 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_covers_every_field_but_itself_and_the_withdrawal() {
+    fn a_digest_covers_every_field_but_itself_and_what_comes_later() {
         let plain = digest(&spec(|_| ()));
         assert!(plain.starts_with("sha256:") && plain.len() == 71, "{plain}");
         assert_eq!(plain, digest(&spec(|spec| spec["digest"] = json!("sha256:other"))));
         let withdrawn = json!({"reason": "JobDeleted", "graceSeconds": 1});
         assert_eq!(plain, digest(&spec(|spec| spec["withdrawn"] = withdrawn)));
+        let adopted = json!({"expiredAt": "2026-01-01T00:00:00Z"});
+        assert_eq!(plain, digest(&spec(|spec| spec["adopted"] = adopted)));
         let changes: [fn(&mut Value); 6] = [
             |spec| spec["pool"] = json!("other"),
             |spec| spec["epoch"]["attempt"] = json!(3),

@@ -4,13 +4,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use super::gpujob::DuplicatePolicy;
 use super::template::PodTemplate;
 
+mod adoption;
 mod bounds;
 mod checkpoint;
 mod nodes;
 mod standing;
 
+pub use adoption::Adoption;
 pub use bounds::{
     MAX_CONDITION, MAX_CONDITIONS, MAX_CONTAINER, MAX_GROUPS, MAX_MESSAGE, MAX_REASON,
     is_reference, shortened,
@@ -100,8 +103,8 @@ pub struct Withdrawal {
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && has(self.checkpoint) == has(oldSelf.checkpoint) && (!has(self.checkpoint) || self.checkpoint == oldSelf.checkpoint) && has(self.stopAfterSeconds) == has(oldSelf.stopAfterSeconds) && (!has(self.stopAfterSeconds) || self.stopAfterSeconds == oldSelf.stopAfterSeconds) && self.template == oldSelf.template").message(
-        "a lease cannot be changed, only withdrawn"
+    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && has(self.checkpoint) == has(oldSelf.checkpoint) && (!has(self.checkpoint) || self.checkpoint == oldSelf.checkpoint) && has(self.stopAfterSeconds) == has(oldSelf.stopAfterSeconds) && (!has(self.stopAfterSeconds) || self.stopAfterSeconds == oldSelf.stopAfterSeconds) && has(self.expiresAfterSeconds) == has(oldSelf.expiresAfterSeconds) && (!has(self.expiresAfterSeconds) || self.expiresAfterSeconds == oldSelf.expiresAfterSeconds) && has(self.duplicatePolicy) == has(oldSelf.duplicatePolicy) && (!has(self.duplicatePolicy) || self.duplicatePolicy == oldSelf.duplicatePolicy) && self.template == oldSelf.template").message(
+        "a lease cannot be changed, only withdrawn and adopted"
     ),
     validation = Rule::new("!has(oldSelf.withdrawn) || has(self.withdrawn)").message(
         "withdrawn cannot be taken back; the hub makes a new lease instead"
@@ -139,6 +142,14 @@ pub struct GpuLeaseSpec {
     /// Seconds without contact between member and hub after which its pods stop; absent = they go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_after_seconds: Option<i64>,
+    /// Seconds without contact between member and hub after which it is expired: its pods go on, and what
+    /// they do counts once the hub adopted it; absent = it never is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_after_seconds: Option<i64>,
+    /// `Never`: a replica has ended only once its pods surely have, whatever became of their node or
+    /// their objects; absent = `Allow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicate_policy: Option<DuplicatePolicy>,
     /// SHA-256 of template and typed fields as JSON with sorted keys: `sha256:<hex>`.
     #[schemars(length(min = 1, max = 71))]
     pub digest: String,
@@ -147,6 +158,10 @@ pub struct GpuLeaseSpec {
     /// Set once by the hub when it wants the attempt ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn: Option<Withdrawal>,
+    /// Set by the hub for a lease that expired, once it made sure that it is the current attempt, and
+    /// for one that it makes again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<Adoption>,
 }
 
 /// Life of a lease, as its member reports it.
@@ -276,6 +291,10 @@ pub struct GpuLeaseStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = MAX_REASON))]
     pub end_reason: Option<String>,
+    /// Since when its hub has not been heard for the length of a lease: what its pods do counts once the
+    /// hub adopted it. Absent: it is current.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired_at: Option<Time>,
     /// Indexes that ended, grouped; it only grows.
     #[serde(default)]
     #[schemars(length(max = MAX_GROUPS))]
@@ -304,12 +323,13 @@ pub struct GpuLeaseStatus {
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.endReason"),
     printcolumn(name = "Since", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Until", type_ = "string", json_path = ".status.until", priority = 1)
+    printcolumn(name = "Until", type_ = "string", json_path = ".status.until", priority = 1),
+    printcolumn(name = "Expired", type_ = "date", json_path = ".status.expiredAt", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && self.grant == oldSelf.grant && self.leaseName == oldSelf.leaseName && self.leaseUid == oldSelf.leaseUid && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && has(self.checkpoint) == has(oldSelf.checkpoint) && (!has(self.checkpoint) || self.checkpoint == oldSelf.checkpoint) && has(self.stopAfterSeconds) == has(oldSelf.stopAfterSeconds) && (!has(self.stopAfterSeconds) || self.stopAfterSeconds == oldSelf.stopAfterSeconds) && (self.forgotten || self.template == oldSelf.template)").message(
-        "a guest lease cannot be changed, only confirmed, withdrawn and forgotten"
+    validation = Rule::new("self.digest == oldSelf.digest && self.hubId == oldSelf.hubId && self.job == oldSelf.job && self.pool == oldSelf.pool && self.epoch == oldSelf.epoch && self.indexes == oldSelf.indexes && self.size == oldSelf.size && self.gpu == oldSelf.gpu && self.graceSeconds == oldSelf.graceSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds && self.grant == oldSelf.grant && self.leaseName == oldSelf.leaseName && self.leaseUid == oldSelf.leaseUid && has(self.residency) == has(oldSelf.residency) && (!has(self.residency) || self.residency == oldSelf.residency) && has(self.checkpoint) == has(oldSelf.checkpoint) && (!has(self.checkpoint) || self.checkpoint == oldSelf.checkpoint) && has(self.stopAfterSeconds) == has(oldSelf.stopAfterSeconds) && (!has(self.stopAfterSeconds) || self.stopAfterSeconds == oldSelf.stopAfterSeconds) && has(self.expiresAfterSeconds) == has(oldSelf.expiresAfterSeconds) && (!has(self.expiresAfterSeconds) || self.expiresAfterSeconds == oldSelf.expiresAfterSeconds) && has(self.duplicatePolicy) == has(oldSelf.duplicatePolicy) && (!has(self.duplicatePolicy) || self.duplicatePolicy == oldSelf.duplicatePolicy) && (self.forgotten || self.template == oldSelf.template)").message(
+        "a guest lease cannot be changed, only confirmed, withdrawn, adopted and forgotten"
     ),
     validation = Rule::new("!oldSelf.forgotten || self.forgotten").message(
         "forgotten cannot be taken back: the template may be gone"
@@ -359,6 +379,14 @@ pub struct GuestLeaseSpec {
     /// Seconds without contact between member and hub after which its pods stop; absent = they go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_after_seconds: Option<i64>,
+    /// Seconds without contact between member and hub after which it is expired: its pods go on, and what
+    /// they do counts once the hub adopted it; absent = it never is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_after_seconds: Option<i64>,
+    /// `Never`: a replica has ended only once its pods surely have, whatever became of their node or
+    /// their objects; absent = `Allow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicate_policy: Option<DuplicatePolicy>,
     /// Digest of the contract, as on the hub.
     #[schemars(length(min = 1, max = 71))]
     pub digest: String,
@@ -370,6 +398,9 @@ pub struct GuestLeaseSpec {
     /// Set when the hub, or the owner's policy through the hub's grant, wants it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn: Option<Withdrawal>,
+    /// The hub's word that it is current although it expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<Adoption>,
     /// True once the hub's `GpuLease` is gone, so that this record may go after an hour.
     #[serde(default)]
     pub forgotten: bool,
@@ -421,6 +452,10 @@ pub struct GuestLeaseStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = MAX_REASON))]
     pub end_reason: Option<String>,
+    /// Since when its hub has not been heard for the length of a lease: what its pods do counts once the
+    /// hub adopted it. Absent: it is current.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired_at: Option<Time>,
     /// Indexes that ended, grouped; it only grows.
     #[serde(default)]
     #[schemars(length(max = MAX_GROUPS))]

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::gpujob::JobType;
 
+mod orphans;
 mod schedule;
 mod vacating;
 
+pub use orphans::{MAX_ORPHANS, Orphan};
 pub use schedule::{Day, MAX_WINDOWS, Window};
 pub use vacating::{TimeToVacate, VACATE_CLASSES, VacateHistory};
 
@@ -69,6 +71,12 @@ pub const MAX_MODELS: usize = 1024;
         priority = 1
     ),
     printcolumn(name = "Owner", type_ = "integer", json_path = ".status.gpus.owner", priority = 1),
+    printcolumn(
+        name = "Orphans",
+        type_ = "integer",
+        json_path = ".status.orphanCount",
+        priority = 1
+    ),
     printcolumn(
         name = "Version",
         type_ = "string",
@@ -277,6 +285,19 @@ pub struct GpuPoolStatus {
     /// What both are told from; the agent's memory and the owner's eyes only, no hub sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vacate_history: Option<VacateHistory>,
+    /// Attempts that go on here although the hub has no lease of them, at most 64: in the copy on a hub
+    /// only, of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_ORPHANS))]
+    pub orphans: Vec<Orphan>,
+    /// How many they are.
+    #[serde(default, skip_serializing_if = "orphans::is_zero")]
+    #[schemars(range(min = 0))]
+    pub orphan_count: i64,
+    /// Highest incarnation of the hub that its member knows: in the copy on a hub only.
+    #[serde(default, skip_serializing_if = "orphans::is_zero")]
+    #[schemars(range(min = 0))]
+    pub incarnation: u32,
     /// What the columns print.
     #[serde(default)]
     pub summary: PoolSummary,

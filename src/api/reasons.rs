@@ -39,6 +39,8 @@ pub const EXCEEDS_MAX_QUOTA: &str = "ExceedsMaxQuota";
 pub const WAITING_FOR_PODS_READY: &str = "WaitingForPodsReady";
 /// It backs off after evictions or failures.
 pub const BACKING_OFF: &str = "BackingOff";
+/// The hub's store is older than what its members know: it asks them first what they run.
+pub const HUB_RESTORED: &str = "HubRestored";
 /// It is allocated; its member has not accepted yet.
 pub const WAITING_FOR_ACCEPTANCE: &str = "WaitingForAcceptance";
 /// Guests of lower priority make room for it.

@@ -6,8 +6,11 @@
 use std::collections::BTreeMap;
 
 use super::indexes::Indexes;
-use super::model::{Epoch, PoolId};
+use super::model::Epoch;
+use ends::{count, doom, end};
 
+mod adoption;
+mod ends;
 pub mod failover;
 mod record;
 #[cfg(test)]
@@ -15,7 +18,7 @@ mod tests;
 
 pub use record::{
     Allocation, Attempt, CHECKPOINTS, Checkpoint, EARLIER, Ended, Evictions, FailureAction,
-    FailurePattern, FailureRule, Lease, Record, SUCCEEDED, Stage, Terms, Verdict,
+    FailurePattern, FailureRule, Fence, Lease, Record, SUCCEEDED, Stage, Terms, Verdict,
 };
 
 /// A lease that its member has not answered for so long is withdrawn.
@@ -26,6 +29,8 @@ pub const NOT_ACCEPTED: &str = "NotAccepted";
 pub const SUPERSEDED: &str = "Superseded";
 /// Why a lease is withdrawn that makes room for a more important job.
 pub const PREEMPTED: &str = "Preempted";
+/// How a replica ended whose node failed it, or is given up for lost.
+const NODE_FAILURE: &str = "NodeFailure";
 /// Ended attempts kept on record.
 const ATTEMPTS_KEPT: usize = 10;
 /// Leases of a living job that were never accepted and stand against a late create of the same.
@@ -38,6 +43,10 @@ const BACK_OFF_MILLIS: i64 = 300_000;
 pub enum Step {
     /// The allocation has no lease: create it.
     Create(Epoch),
+    /// It is the current attempt although it expired: say so.
+    Adopt(Epoch),
+    /// Its member holds it, and it is over here: end it.
+    Reject(Box<Allocation>),
     /// End it, because of this.
     Withdraw(Epoch, &'static str),
     /// End it, unless its member accepts first.
@@ -61,15 +70,23 @@ pub struct Advance {
     pub wake_at: Option<i64>,
 }
 
+/// What is seen of a job.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// All its leases.
+    pub leases: &'a BTreeMap<Epoch, Lease>,
+    /// What members that answer say that they hold of it without a lease.
+    pub orphans: &'a [Allocation],
+}
+
 /// Advances a job.
 ///
-/// `leases` are all leases of the job that are seen; `standing` says how a member is. Running it
-/// again on its own result changes nothing.
+/// `standing` says how a member is. Running it again on its own result changes nothing.
 #[must_use]
 pub fn advance(
     terms: &Terms,
     record: &Record,
-    leases: &BTreeMap<Epoch, Lease>,
+    Seen { leases, orphans }: Seen<'_>,
     standing: impl Fn(&str) -> Standing,
     now: i64,
 ) -> Advance {
@@ -80,8 +97,17 @@ pub fn advance(
         fold(terms, &mut next, allocation, Sighting { lease, standing, now });
     }
     let reachable = |held: &Allocation| standing(&held.pool.member) == Standing::Live;
-    let holds = next.record.allocations.iter().any(reachable);
+    // All of it was given up or ended, and a pod may be left on a node that is lost.
+    let given_up = |held: &Allocation| {
+        let lease = leases.get(&held.epoch);
+        let lost =
+            lease.is_some_and(|lease| lease.ended.iter().any(|one| one.reason == NODE_FAILURE));
+        held.live().is_empty() && lost
+    };
+    let mut held = next.record.allocations.iter();
+    let holds = held.any(|held| reachable(held) && !given_up(held));
     judge(terms, &mut next.record, holds, now);
+    adoption::adopt(terms, &mut next, (leases, orphans), now);
     tidy(terms, &mut next, leases, now);
     next.wanted = wanted(terms, &next.record);
     if let Some(at) = next.record.requeue_at.filter(|at| *at > now) {
@@ -97,6 +123,8 @@ pub enum Standing {
     Live,
     /// It does not answer now: for so many seconds, as far as that counts.
     Silent(u64),
+    /// It does not answer, as above, and its operator says that it will not come back.
+    Left(u64),
     /// It is gone for ever.
     Lost,
 }
@@ -127,7 +155,9 @@ struct Sighting<'a> {
 fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sighting) {
     let Sighting { lease, standing, now } = seen;
     let over = overdue(terms, next, &allocation, &seen);
-    let lost = standing == Standing::Lost;
+    // The operator may be wrong: what must never run twice waits for the end of its pods' time.
+    let left = matches!(standing, Standing::Left(_)) && !terms.never_twice;
+    let lost = left || standing == Standing::Lost;
     let Some(lease) = lease else {
         if lost || over.is_some() {
             end(terms, &mut next.record, &allocation, &Lease::default(), ("ClusterLost", now));
@@ -144,7 +174,11 @@ fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sig
         Stage::Unanswered | Stage::Held | Stage::Released => {}
     }
     next.record.started_at = earliest(next.record.started_at, lease.start);
-    count(terms, &mut next.record, &mut allocation, lease, now);
+    // What a member did while it had lost its hub counts once that is known to be the current attempt.
+    let fenced = lease.fence == Fence::Closed && !lease.withdrawn;
+    if !fenced {
+        count(terms, &mut next.record, &mut allocation, lease, now);
+    }
     if lost {
         return end(terms, &mut next.record, &allocation, lease, ("ClusterLost", now));
     }
@@ -156,6 +190,12 @@ fn fold(terms: &Terms, next: &mut Advance, mut allocation: Allocation, seen: Sig
         }
         // First its member is told, should it come back; then it is run elsewhere.
         next.steps.push(Step::Withdraw(allocation.epoch, SUPERSEDED));
+    } else if fenced {
+        next.steps.push(Step::Adopt(allocation.epoch));
+    }
+    if fenced {
+        next.record.allocations.push(allocation);
+        return;
     }
     if lease.stage == Stage::Released {
         let all = allocation.live().is_empty();
@@ -183,7 +223,7 @@ fn overdue(
     allocation: &Allocation,
     seen: &Sighting,
 ) -> Option<i64> {
-    let Standing::Silent(seconds) = seen.standing else { return None };
+    let (Standing::Silent(seconds) | Standing::Left(seconds)) = seen.standing else { return None };
     let bound = failover::bound(terms, allocation, seen.lease)?;
     let millis = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000);
     if seconds < bound {
@@ -195,209 +235,6 @@ fn overdue(
 
 fn earliest(left: Option<i64>, right: Option<i64>) -> Option<i64> {
     left.into_iter().chain(right).min()
-}
-
-/// Counts the replicas that ended while their lease lives on.
-fn count(terms: &Terms, record: &mut Record, allocation: &mut Allocation, lease: &Lease, now: i64) {
-    let seconds = ran_seconds(lease, now).min(allocation.deadline_seconds);
-    for group in &lease.ended {
-        let fresh = allocation.live().intersection(&group.indexes);
-        if fresh.is_empty() {
-            continue;
-        }
-        allocation.ended = allocation.ended.union(&fresh);
-        settle(terms, record, (group, &fresh), allocation, (seconds, now));
-    }
-}
-
-fn ran_seconds(lease: &Lease, now: i64) -> u64 {
-    let millis = lease.start.map_or(0, |start| lease.end.unwrap_or(now).saturating_sub(start));
-    u64::try_from(millis / 1000).unwrap_or(0)
-}
-
-/// Takes one way in which some replicas ended into the record.
-fn settle(
-    terms: &Terms,
-    record: &mut Record,
-    (group, indexes): (&Ended, &Indexes),
-    allocation: &Allocation,
-    (seconds, now): (u64, i64),
-) {
-    if group.reason == SUCCEEDED {
-        record.completed = record.completed.union(indexes);
-        record.ran.retain(|index, _| !indexes.contains(*index));
-        record.checkpoints.retain(|index, _| !indexes.contains(*index));
-        return;
-    }
-    if let Some(saved) = group.checkpoint.as_ref().filter(|saved| is_below(terms, saved)) {
-        save(record, saved, indexes);
-    }
-    let ran =
-        if group.reason == "DeadlineExceeded" { allocation.deadline_seconds } else { seconds };
-    for index in indexes.iter() {
-        *record.ran.entry(index).or_default() += ran;
-    }
-    let action = action(&terms.rules, group);
-    if action == Some(FailureAction::FailJob) {
-        let code = group.exit_code.map_or(String::new(), |code| format!(", exit code {code}"));
-        let message = format!("a rule of podFailurePolicy failed it: replica {indexes}{code}");
-        return doom(record, "PodFailurePolicy", message);
-    }
-    match group.reason.as_str() {
-        "Failed" if action != Some(FailureAction::Ignore) => {
-            record.failures = record.failures.saturating_add(indexes.len());
-            back_off(record, record.failures, now);
-        }
-        "Failed" => back_off(record, 1, now),
-        "DeadlineExceeded" => expire(terms, record, indexes, (&allocation.pool, now)),
-        "Suspended" | "JobFinished" => {}
-        reason => {
-            // Nobody loses more than ran.
-            let lost = group.lost_seconds.min(seconds).saturating_mul(indexes.len().into());
-            record.lost_seconds = record.lost_seconds.saturating_add(lost);
-            evict(record, reason, &allocation.pool, now);
-            give_up(terms, record);
-        }
-    }
-}
-
-/// Whether a member's word for a save can be true: it may lie, and programs of the next attempt go on
-/// from there.
-fn is_below(terms: &Terms, saved: &Checkpoint) -> bool {
-    let uri = terms.checkpoint_uri.as_ref();
-    let below = uri.and_then(|uri| saved.reference.strip_prefix(uri.as_str()));
-    below.is_some_and(|rest| {
-        rest.starts_with('/') && !rest.split('/').any(|part| part == "..") && rest.len() > 1
-    })
-}
-
-/// Notes the newest save of `indexes`; where as many are known as are kept, others find theirs below
-/// the earlier attempts.
-fn save(record: &mut Record, saved: &Checkpoint, indexes: &Indexes) {
-    for index in indexes.iter() {
-        if record.checkpoints.contains_key(&index) || record.checkpoints.len() < CHECKPOINTS {
-            record.checkpoints.insert(index, saved.clone());
-        }
-    }
-    if record.last_checkpoint.as_ref().is_none_or(|last| last.at <= saved.at) {
-        record.last_checkpoint = Some(saved.clone());
-    }
-}
-
-/// Fails a job that was evicted more often than it bears.
-fn give_up(terms: &Terms, record: &mut Record) {
-    let Evictions { owner_reclaimed, cluster_lost, preempted, other } = record.evictions;
-    let all = [owner_reclaimed, cluster_lost, preempted, other];
-    let total = all.into_iter().fold(0_u32, u32::saturating_add);
-    if let Some(limit) = terms.max_evictions.filter(|limit| total > *limit) {
-        let message = format!("{total} evictions, failover.maxEvictions is {limit}");
-        doom(record, "RequeuingLimitExceeded", message);
-    }
-}
-
-fn doom(record: &mut Record, reason: &str, message: String) {
-    record.verdict.get_or_insert(Verdict { reason: reason.into(), message });
-}
-
-/// Replicas ran as long as they might: the job's limit ends it, the pool's is an eviction.
-fn expire(terms: &Terms, record: &mut Record, indexes: &Indexes, (pool, now): (&PoolId, i64)) {
-    let used_up = |limit: &u64| indexes.iter().any(|index| record.ran.get(&index) >= Some(limit));
-    match terms.max_running_seconds.filter(used_up) {
-        Some(limit) => {
-            let message = format!("replica {indexes} ran for maxRunningSeconds ({limit} s)");
-            doom(record, "DeadlineExceeded", message);
-        }
-        None => evict(record, "LeaseExpired", pool, now),
-    }
-}
-
-/// Counts an eviction; a repeated one from the same pool backs off.
-fn evict(record: &mut Record, reason: &str, pool: &PoolId, now: i64) {
-    match reason {
-        "OwnerReclaimed" => record.evictions.owner_reclaimed += 1,
-        "ClusterLost" => record.evictions.cluster_lost += 1,
-        PREEMPTED => record.evictions.preempted += 1,
-        _ => record.evictions.other += 1,
-    }
-    let completed = |attempt: &&Attempt| attempt.reason != "Completed" && attempt.pool == *pool;
-    let repeated = record.attempts.iter().rev().take_while(completed).count();
-    back_off(record, u32::try_from(repeated).unwrap_or(u32::MAX), now);
-}
-
-/// Nothing new for 1 s after the first, doubling to 5 min.
-fn back_off(record: &mut Record, times: u32, now: i64) {
-    if times > 0 {
-        let delay = 1000_i64.checked_shl(times.min(20) - 1).unwrap_or(BACK_OFF_MILLIS);
-        record.requeue_at = Some(now + delay.min(BACK_OFF_MILLIS));
-    }
-}
-
-/// The first rule that matches; exit codes are of user code, conditions of any end.
-fn action(rules: &[FailureRule], group: &Ended) -> Option<FailureAction> {
-    rules.iter().find(|rule| matches(&rule.pattern, group)).map(|rule| rule.action)
-}
-
-fn matches(pattern: &FailurePattern, group: &Ended) -> bool {
-    match pattern {
-        FailurePattern::Conditions(types) => {
-            types.iter().any(|type_| group.conditions.contains(type_))
-        }
-        FailurePattern::ExitCodes { container, codes, negated } => {
-            let named = container.is_none() || *container == group.container;
-            let code = group.exit_code.filter(|code| group.reason == "Failed" && *code != 0);
-            named && code.is_some_and(|code| codes.contains(&code) != *negated)
-        }
-    }
-}
-
-/// Ends an allocation: replicas that did not end by themselves were evicted.
-fn end(
-    terms: &Terms,
-    record: &mut Record,
-    allocation: &Allocation,
-    lease: &Lease,
-    (reason, at): (&str, i64),
-) {
-    let left = allocation.live();
-    // Members report their own times; nothing runs longer than its pods may.
-    let seconds = ran_seconds(lease, at).min(allocation.deadline_seconds);
-    let mut lost = lost_seconds(lease, seconds);
-    if !left.is_empty() {
-        // Nobody says what they saved: all of it, or an interval at most.
-        let lost_seconds = terms.checkpoint_seconds.map_or(seconds, |most| most.min(seconds));
-        lost = lost.saturating_add(lost_seconds.saturating_mul(left.len().into()));
-        let group = Ended { reason: reason.into(), lost_seconds, ..Ended::default() };
-        settle(terms, record, (&group, &left), allocation, (seconds, at));
-    }
-    record.attempts.push(Attempt {
-        epoch: allocation.epoch,
-        pool: allocation.pool.clone(),
-        indexes: allocation.indexes.clone(),
-        start: lease.start,
-        end: at,
-        reason: reason.into(),
-        gpu_seconds: seconds
-            .saturating_mul(terms.gpus)
-            .saturating_mul(u64::from(allocation.indexes.len())),
-        lost_seconds: lost,
-        message: last_words(lease),
-    });
-    let excess = record.attempts.len().saturating_sub(ATTEMPTS_KEPT);
-    record.attempts.drain(..excess);
-}
-
-/// Seconds of work that the replicas of a lease lost which ran for `seconds`.
-fn lost_seconds(lease: &Lease, seconds: u64) -> u64 {
-    let lost = lease
-        .ended
-        .iter()
-        .map(|group| group.lost_seconds.min(seconds).saturating_mul(group.indexes.len().into()));
-    lost.fold(0, u64::saturating_add)
-}
-
-/// What the member says of the last replicas that ended, if it says something.
-fn last_words(lease: &Lease) -> String {
-    lease.ended.last().map(|group| group.message.clone()).unwrap_or_default()
 }
 
 /// Decides whether the job is over; it is only once nothing of it `holds` a lease of a member that
@@ -425,9 +262,9 @@ fn tidy(terms: &Terms, next: &mut Advance, leases: &BTreeMap<Epoch, Lease>, now:
     let ending = next.record.verdict.as_ref().map(|_| "JobFinished").or(terms.stopped);
     let oldest = oldest_tombstone(&next.record, leases);
     for lease in leases.values() {
-        if lease.epoch.attempt >= next.record.next_attempt {
+        if lease.epoch.attempt >= next.record.next_attempt && !lease.resumes {
             next.steps.push(Step::Refresh);
-        } else if next.record.is_over(lease.epoch) {
+        } else if next.record.is_done_with(lease) {
             match lease.stage {
                 Stage::Refused if oldest.is_some_and(|oldest| lease.epoch >= oldest) => {}
                 Stage::Released | Stage::Refused => next.steps.push(Step::Remove(lease.epoch)),

@@ -6,18 +6,19 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use super::facts::Notes;
+use super::identity::Identity;
 use super::jobs::{self, Sight, Wait};
-use super::rounds::{Identity, Now, Pass, held, promise, stored};
+use super::rounds::{Now, Pass, held, promise, stored};
 use super::state::{State, namespace_of};
 use super::work::{JobWork, LeaseWork, Work};
-use super::{bars, leases, queues};
+use super::{bars, leases, memory, queues};
 use crate::api::convert;
 use crate::api::gpujob::AfterLease;
-use crate::api::gpulease::GpuLeaseStatus;
+use crate::api::gpulease::{Adoption, GpuLeaseStatus};
 use crate::api::reasons;
 use crate::engine::explain::{self, WaitReason};
 use crate::engine::lifecycle::failover::bound;
-use crate::engine::lifecycle::{Allocation, Step};
+use crate::engine::lifecycle::{ANSWER_MILLIS, Allocation, Step};
 use crate::engine::model::{Epoch, Placement, Refusal, Waiting};
 
 /// A waiting job's message is rewritten at most this often while its reason stays the same.
@@ -38,10 +39,15 @@ pub(super) fn conclude(
     let mut others = Vec::new();
     for step in &pass.advance.steps {
         match step {
-            Step::Create(epoch) => work.leases.extend(complete(&pass, *epoch, identity)),
+            Step::Create(epoch) => work.leases.extend(complete(&pass, *epoch, (identity, now))),
+            Step::Reject(orphan) => {
+                let lease = leases::rejection(&pass.job, orphan, &identity.id);
+                work.leases.push(LeaseWork::Create(Box::new(lease)));
+            }
             Step::Refresh => work.look = true,
+            Step::Adopt(epoch) => work.leases.extend(leases::adoption(state, &pass.id, *epoch)),
             // Only what is on record in the store may go.
-            Step::Remove(epoch) if stored(&pass.job).is_over(*epoch) => {
+            Step::Remove(epoch) if is_recorded(&pass, *epoch) => {
                 others.extend(leases::removal(state, &pass.id, *epoch));
             }
             Step::Remove(_) => {}
@@ -74,13 +80,24 @@ pub(super) fn conclude(
     others
 }
 
+/// Whether the store holds all that the lease of `epoch` reported.
+fn is_recorded(pass: &Pass, epoch: Epoch) -> bool {
+    let stored = stored(&pass.job);
+    pass.leases.get(&epoch).is_some_and(|lease| stored.is_done_with(lease))
+}
+
 /// The lease of an allocation that has none; somebody else may have ended it meanwhile, so the job
-/// is read again first.
-fn complete(pass: &Pass, epoch: Epoch, identity: &Identity) -> Option<LeaseWork> {
+/// is read again first. If its member may have accepted it once, it only takes that up again.
+fn complete(pass: &Pass, epoch: Epoch, (identity, now): (&Identity, Now)) -> Option<LeaseWork> {
     let mut held = pass.advance.record.allocations.iter();
     let allocation = held.find(|allocation| allocation.epoch == epoch)?;
     let saved = &pass.advance.record.checkpoints;
-    Some(LeaseWork::Complete(Box::new(leases::build(&pass.job, allocation, saved, &identity.id))))
+    let mut lease = leases::build(&pass.job, allocation, saved, &identity.id);
+    let age = now.wall.as_millisecond().saturating_sub(allocation.at);
+    if epoch.incarnation < identity.incarnation || age > ANSWER_MILLIS {
+        lease.spec.adopted = Some(Adoption::default());
+    }
+    Some(LeaseWork::Complete(Box::new(lease)))
 }
 
 fn allocate(
@@ -111,6 +128,8 @@ fn allocate(
         generation: pass.job.metadata.generation.unwrap_or(0),
         deadline_seconds: left.map_or(longest, |left| left.min(longest)).max(1),
         stop_after: stops.then_some(identity.lease_seconds),
+        expires_after: (!stops).then_some(identity.lease_seconds),
+        never_twice: terms.never_twice,
         earlier,
         at: now.wall.as_millisecond(),
     }
@@ -129,6 +148,9 @@ pub(super) fn wait(
         Ok(asked) => asked,
         Err(wrong) => return quota(reasons::MISCONFIGURED, wrong.join("; ")),
     };
+    if let Some(message) = memory::doubt(state, pass, now) {
+        return place(reasons::HUB_RESTORED, message);
+    }
     let queue = pass.queue.as_ref().unwrap_or_else(|name| name);
     let drains = state.queues.get(&(String::new(), queue.clone())).is_some_and(queues::drains);
     // A drained queue wants nothing placed, so no round speaks of its jobs.

@@ -63,6 +63,8 @@ pub(super) enum Answer {
     JobFound(JobId, Option<Box<GpuJob>>),
     /// As for members.
     JobUnknown(JobId, Duration),
+    /// The incarnation is this now, or it could not be raised: try again after this time.
+    Raised(u32, Option<Duration>),
     /// The writes to leases of this job, which is gone, are done.
     Retired(JobId, Option<Duration>),
     /// The queue, as the server has it now.

@@ -19,6 +19,8 @@ const SILENT_AFTER: Duration = Duration::from_secs(SILENT_AFTER_SECONDS);
 pub(super) struct Silence {
     renewed: Option<Timestamp>,
     heard: Option<Instant>,
+    /// Since when this process waits for a first beat of a member that others have heard.
+    missed: Option<Instant>,
     before: Duration,
     /// The one beat that was heard may be old: it was there when this process came.
     found: bool,
@@ -43,14 +45,23 @@ impl Silence {
         true
     }
 
+    /// A member that was heard once has no heartbeat: its silence counts from now, and with what a former
+    /// leader counted.
+    pub(super) fn miss(&mut self, persisted: Option<i64>, now: Instant) {
+        if self.heard.is_none() && self.missed.is_none() {
+            (self.missed, self.found) = (Some(now), true);
+            self.recall(persisted, now);
+        }
+    }
+
     /// Takes in what a former leader counted, which may be known only after the heartbeat is. What this
     /// process counted itself is part of it.
     pub(super) fn recall(&mut self, persisted: Option<i64>, now: Instant) {
         let persisted = persisted.and_then(|seconds| u64::try_from(seconds).ok());
-        let (Some(seconds), Some(heard)) = (persisted.filter(|_| self.found), self.heard) else {
+        let (Some(seconds), Some(since)) = (persisted.filter(|_| self.found), self.since()) else {
             return;
         };
-        let own = now.saturating_duration_since(heard);
+        let own = now.saturating_duration_since(since);
         self.before = self.before.max(Duration::from_secs(seconds).saturating_sub(own));
     }
 
@@ -68,6 +79,12 @@ impl Silence {
     /// Leaves out a time in which this process could hear nobody.
     pub(super) fn leave_out(&mut self, gap: Duration, now: Instant) {
         self.heard = self.heard.map(|heard| (heard + gap).min(now));
+        self.missed = self.missed.map(|missed| (missed + gap).min(now));
+    }
+
+    /// Since when this process counts.
+    fn since(&self) -> Option<Instant> {
+        self.heard.or(self.missed)
     }
 
     /// Whether it was ever heard.
@@ -76,28 +93,34 @@ impl Silence {
         self.heard.is_some()
     }
 
-    /// How long it has been silent; `None` if it was never heard.
+    /// Whether it was heard since this process came: the beat that was there then may be old.
     #[must_use]
-    pub(super) fn lasts(&self, now: Instant) -> Option<Duration> {
-        self.heard.map(|heard| self.before + now.saturating_duration_since(heard))
+    pub(super) fn was_heard_anew(&self) -> bool {
+        self.heard.is_some() && !self.found
     }
 
-    /// How long this process itself has not heard it; `None` if it never did.
+    /// How long it has been silent; `None` if nobody ever heard it.
+    #[must_use]
+    pub(super) fn lasts(&self, now: Instant) -> Option<Duration> {
+        self.since().map(|since| self.before + now.saturating_duration_since(since))
+    }
+
+    /// How long this process itself has not heard it; `None` if nobody ever did.
     #[must_use]
     pub(super) fn unheard(&self, now: Instant) -> Option<Duration> {
-        self.heard.map(|heard| now.saturating_duration_since(heard))
+        self.since().map(|since| now.saturating_duration_since(since))
     }
 
     /// Whether it is silent; one that was never heard is.
     #[must_use]
     pub(super) fn is_silent(&self, now: Instant) -> bool {
-        self.lasts(now).is_none_or(|lasts| lasts > SILENT_AFTER)
+        self.heard.is_none() || self.lasts(now).is_none_or(|lasts| lasts > SILENT_AFTER)
     }
 
     /// When time alone changes something: it falls silent, or its silence is persisted again.
     #[must_use]
     pub(super) fn next_look(&self, now: Instant) -> Option<Instant> {
-        let heard = self.heard?;
+        let heard = self.since()?;
         Some(match self.is_silent(now) {
             false => heard + (SILENT_AFTER + Duration::from_millis(1)).saturating_sub(self.before),
             true => now + PERSISTED_EVERY,
@@ -173,6 +196,25 @@ mod tests {
         assert!(!silence.is_silent(start));
         silence.recall(Some(60), start);
         assert!(silence.is_silent(start));
+    }
+
+    #[test]
+    fn a_member_whose_heartbeat_is_gone_is_silent_from_when_it_is_looked_for() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut silence = Silence::default();
+        silence.miss(None, start);
+        assert!(silence.is_silent(start) && !silence.was_heard());
+        silence.miss(None, at(50));
+        assert_eq!(silence.lasts(at(60)).unwrap().as_secs(), 60);
+        assert_eq!(silence.persisted(at(60)), Some(60));
+        let mut next = Silence::default();
+        next.miss(Some(60), at(100));
+        assert_eq!(next.lasts(at(110)).unwrap().as_secs(), 70, "a new leader counts on");
+        next.heard(beat(1), Some(60), at(120));
+        assert_eq!(next.persisted(at(120)), Some(60), "the beat that came may be old");
+        next.heard(beat(2), Some(60), at(121));
+        assert!(!next.is_silent(at(121)));
     }
 
     #[test]

@@ -9,11 +9,14 @@ use super::state::{State, namespace_of};
 use super::work::{LeaseWork, Work};
 use crate::api::convert::{self, taints};
 use crate::api::digest::digest;
+use crate::api::gpujob::DuplicatePolicy;
 use crate::api::gpulease::{
-    GpuLease, GpuLeaseSpec, JobReference, LeasedCheckpoint, LeasedGpu, Resume,
+    Adoption, GpuLease, GpuLeaseSpec, JobReference, LeasedCheckpoint, LeasedGpu, Resume, Withdrawal,
 };
 use crate::api::{GpuJob, LABEL_JOB_UID, LABEL_LEASE, quantity};
-use crate::engine::lifecycle::{Allocation, Checkpoint, NOT_ACCEPTED, PREEMPTED, Record, Step};
+use crate::engine::lifecycle::{
+    Allocation, Checkpoint, NOT_ACCEPTED, PREEMPTED, Record, SUPERSEDED, Step,
+};
 use crate::engine::model::{Epoch, JobId};
 
 /// Name of the lease of an attempt.
@@ -52,9 +55,12 @@ pub(super) fn build(
         residency: job.spec.data.as_ref().map(|data| data.residency.clone()),
         checkpoint: checkpoint(job, allocation, checkpoints),
         stop_after_seconds: allocation.stop_after.map(signed),
+        expires_after_seconds: allocation.expires_after.map(signed),
+        duplicate_policy: allocation.never_twice.then_some(DuplicatePolicy::Never),
         digest: String::new(),
         template: job.spec.template.clone(),
         withdrawn: None,
+        adopted: None,
     };
     spec.digest = digest(&spec);
     let labels = [(LABEL_JOB_UID, uid), (LABEL_LEASE, name.clone())];
@@ -65,6 +71,15 @@ pub(super) fn build(
         ..ObjectMeta::default()
     };
     GpuLease { metadata, spec, status: None }
+}
+
+/// A lease that tells the member of `orphan` to end it: made only to be withdrawn.
+pub(super) fn rejection(job: &GpuJob, orphan: &Allocation, hub_id: &str) -> GpuLease {
+    let mut lease = build(job, orphan, &BTreeMap::new(), hub_id);
+    lease.spec.adopted = Some(Adoption::default());
+    let grace_seconds = lease.spec.grace_seconds;
+    lease.spec.withdrawn = Some(Withdrawal { reason: SUPERSEDED.to_owned(), grace_seconds });
+    lease
 }
 
 /// Where the program saves, and what it goes on from.
@@ -106,10 +121,19 @@ pub(super) fn withdrawal(state: &State, id: &JobId, step: &Step) -> Option<Lease
     let (epoch, reason, unanswered_only) = match step {
         Step::Withdraw(epoch, reason) => (epoch, *reason, false),
         Step::WithdrawUnanswered(epoch) => (epoch, NOT_ACCEPTED, true),
-        Step::Create(_) | Step::Remove(_) | Step::Refresh => return None,
+        Step::Create(_) | Step::Adopt(_) | Step::Reject(_) | Step::Remove(_) | Step::Refresh => {
+            return None;
+        }
     };
     let lease = state.leases.get(state.leases_of.get(id)?.get(epoch)?)?.clone();
     Some(LeaseWork::Withdraw { lease: Box::new(lease), reason, unanswered_only })
+}
+
+/// The word to its member that an expired lease is current.
+pub(super) fn adoption(state: &State, id: &JobId, epoch: Epoch) -> Option<LeaseWork> {
+    let lease = state.leases.get(state.leases_of.get(id)?.get(&epoch)?)?;
+    let expired_at = lease.status.as_ref()?.expired_at.clone();
+    Some(LeaseWork::Adopt(Box::new(lease.clone()), Adoption { expired_at }))
 }
 
 /// Looks up the job that leases of it name; `None` if there are none.

@@ -26,7 +26,7 @@ use crate::cluster::{Error, Outcome, apply, within};
 /// A member was invited.
 const INVITED: &str = "Invited";
 /// It was heard once.
-const JOINED: &str = "Joined";
+pub(super) const JOINED: &str = "Joined";
 
 /// Writes for one member, in order.
 #[derive(Debug)]

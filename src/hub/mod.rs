@@ -10,17 +10,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
-use serde_json::json;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::info;
 
-use crate::api::HUB_CONFIG_MAP;
 use crate::cluster::election::Election;
-use crate::cluster::{Clock, Error, within};
+use crate::cluster::{Clock, Error};
 use crate::http;
 use crate::metrics::{self, Process};
 
@@ -29,11 +25,13 @@ mod conclude;
 mod facts;
 mod guests;
 mod heartbeats;
+mod identity;
 mod jobs;
 mod joins;
 mod leases;
 mod lookups;
 mod members;
+mod memory;
 mod observe;
 mod observed;
 mod queues;
@@ -51,8 +49,10 @@ mod words;
 mod work;
 
 use facts::{Answer, Event};
+use identity::Identity;
+use memory::Memory;
 use observe::Figures;
-use rounds::{Identity, Now};
+use rounds::Now;
 use state::State;
 use work::{Hand, Work};
 
@@ -66,11 +66,6 @@ const GATHERED: Duration = Duration::from_secs(2);
 const REMOVED_AT_ONCE: usize = 50;
 /// The status of a queue is written at most this often.
 const QUEUES_EVERY: Duration = Duration::from_secs(10);
-/// Key of the hub's `ConfigMap` with the length of a lease.
-const LEASE_SECONDS: &str = "leaseSeconds";
-/// Lengths that a lease may have: members renew every ten seconds, and tell their own cluster so no more
-/// than once a minute for long ones.
-const LEASES: std::ops::RangeInclusive<u64> = 60..=86_400;
 /// Name of the leader's Lease.
 const ELECTION: &str = "idlewild-hub";
 
@@ -128,7 +123,7 @@ pub(crate) async fn serve(
     (counted, common): (metrics::Hub, metrics::Common),
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let identity = identity(&client, &settings).await?;
+    let identity = identity::read(&client, &settings).await?;
     info!(hub = identity.id, incarnation = identity.incarnation, "hub starts");
     let (sender, receiver) = mpsc::channel(4096);
     let watches = watching::everything(&client, &sender);
@@ -152,8 +147,9 @@ pub(crate) async fn serve(
             leads.send_replace(false);
         }
     };
-    let hand = Hand { client: client.clone(), answers: sender };
-    let hub = Loop::new(identity, hand, gates, (Figures::new(counted, common), clock));
+    let hand = Hand { client: client.clone(), home: settings.namespace.clone(), answers: sender };
+    let mut hub = Loop::new(identity, hand, gates, (Figures::new(counted, common), clock));
+    hub.restored = settings.restored;
     tokio::select! {
         biased;
         () = stop => {}
@@ -167,46 +163,6 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// Who this hub is, from its `ConfigMap`; a restored hub is another incarnation.
-async fn identity(client: &Client, settings: &Settings) -> Result<Identity, Error> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), &settings.namespace);
-    let map = within("read the hub's identity", api.get(HUB_CONFIG_MAP)).await?;
-    let data = map.data.clone().unwrap_or_default();
-    let wrong = |what: &str| Error::Unfit {
-        reason: format!(
-            "ConfigMap {}/{HUB_CONFIG_MAP}: {what}; the chart idlewild-hub makes it",
-            settings.namespace
-        ),
-    };
-    let id = data.get("id").filter(|id| !id.is_empty()).ok_or_else(|| wrong("id is missing"))?;
-    let text = data.get("incarnation").map_or("1", String::as_str);
-    let number: u32 = text.parse().map_err(|_| wrong("incarnation must be a whole number"))?;
-    let text = data.get(LEASE_SECONDS).map_or("900", String::as_str);
-    let lease_seconds = text.parse().ok().filter(|seconds| LEASES.contains(seconds));
-    let lease_seconds = lease_seconds.ok_or_else(|| {
-        let (least, most) = (LEASES.start(), LEASES.end());
-        wrong(&format!("{LEASE_SECONDS} must be {least} to {most} seconds, not {text:?}"))
-    })?;
-    let identity = Identity { id: id.clone(), incarnation: number, lease_seconds };
-    if !settings.restored {
-        return Ok(identity);
-    }
-    raise(&api, &map, number.saturating_add(1)).await?;
-    Ok(Identity { incarnation: number.saturating_add(1), ..identity })
-}
-
-/// Writes a higher incarnation, onto what was read.
-async fn raise(api: &Api<ConfigMap>, map: &ConfigMap, incarnation: u32) -> Result<(), Error> {
-    let patch = json!({
-        "metadata": { "resourceVersion": map.resource_version() },
-        "data": { "incarnation": incarnation.to_string() },
-    });
-    let params = PatchParams::default();
-    within("raise the incarnation", api.patch(HUB_CONFIG_MAP, &params, &Patch::Merge(&patch)))
-        .await
-        .map(drop)
-}
-
 /// The one loop.
 struct Loop {
     state: State,
@@ -218,6 +174,8 @@ struct Loop {
     /// Tasks that write; they end with the loop.
     writing: JoinSet<()>,
     clock: Clock,
+    /// Its store was restored, and it has not led since.
+    restored: bool,
     removals: BTreeMap<String, (Instant, BTreeSet<String>)>,
     queues_at: Instant,
     /// When it last decided.
@@ -232,8 +190,9 @@ impl Loop {
         (figures, clock): (Figures, Clock),
     ) -> Self {
         let now = clock.instant();
+        let memory = Memory::new(identity.incarnation);
         Self {
-            state: State::default(),
+            state: State { memory, ..State::default() },
             identity,
             hand,
             gates,
@@ -241,6 +200,7 @@ impl Loop {
             writes: Arc::new(Semaphore::new(WRITES)),
             writing: JoinSet::new(),
             clock,
+            restored: false,
             removals: BTreeMap::new(),
             queues_at: now,
             decided: now,
@@ -306,6 +266,9 @@ impl Loop {
         self.figures.hub.leads.set(1);
         self.state.leave_out_deafness(now);
         self.state.recall_silence(now);
+        if std::mem::take(&mut self.restored) {
+            self.state.memory.doubt_all(now);
+        }
         rounds::recall_promises(&mut self.state);
         let names = self.state.members.iter().map(|(_, member)| member.name_any());
         let names: Vec<_> = names.collect();
@@ -320,6 +283,7 @@ impl Loop {
         while self.writing.try_join_next().is_some() {}
         self.state.doubt(now.instant);
         self.figures.count(std::mem::take(&mut self.state.tally));
+        self.identity.incarnation = self.state.memory.incarnation;
         let timer = self.figures.hub.round_seconds.start_timer();
         let work = rounds::decide(&mut self.state, &self.identity, now);
         timer.observe_duration();
@@ -417,6 +381,7 @@ impl Loop {
             .chain(failed)
             .chain(removals)
             .chain(self.state.round_at)
+            .chain(self.state.memory.again)
             .chain([self.queues_at, far]);
         all.min().unwrap_or(far).max(now)
     }

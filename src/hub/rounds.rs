@@ -11,12 +11,13 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::facts::{Bar, Notes, Promise, Read};
+use super::identity::Identity;
 use super::state::State;
 use super::work::Work;
 use super::{bars, conclude, guests, leases, queues, shares, snapshot};
 use crate::api::convert;
 use crate::api::{GpuJob, reasons};
-use crate::engine::lifecycle::{self, Advance, Allocation, Standing, Step, Terms};
+use crate::engine::lifecycle::{self, Advance, Allocation, Seen, Standing, Step, Terms};
 use crate::engine::model::{Demand, Epoch, Hold, JobId, Placement, Plan, Request};
 use crate::engine::preempt::Preemption;
 use crate::engine::reserve::PATIENCE;
@@ -28,18 +29,6 @@ const STEERED_MILLIS: i64 = 600_000;
 /// A job that others make room for goes before all others for so long: their grace is over by then,
 /// or they do not go.
 const HELD_FOR: Duration = Duration::from_mins(15);
-
-/// Who this hub is.
-#[derive(Clone, Debug)]
-pub(super) struct Identity {
-    /// Its configured ID.
-    pub(super) id: String,
-    /// Its incarnation.
-    pub(super) incarnation: u32,
-    /// Length of a lease, in seconds: for so long a member may be without contact before guests stop
-    /// whose job wants that.
-    pub(super) lease_seconds: u64,
-}
 
 /// Now, by both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +63,7 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
         state.capacity_changed = true;
     }
     let mut work = Vec::new();
+    work.extend(state.memory.raise(now.instant).map(Work::Raise));
     let capacity_changed = std::mem::take(&mut state.capacity_changed);
     let mut passes = passes(state, now, &mut work);
     for pass in &passes {
@@ -94,13 +84,14 @@ pub(super) fn decide(state: &mut State, identity: &Identity, now: Now) -> Vec<Wo
         state.round_at = None;
         demands.extend(standing_demands(state, &passes, now));
     }
-    let plan = match demands.is_empty() {
+    let waits = state.memory.waits(now.instant);
+    let plan = match demands.is_empty() || waits {
         true => Plan::default(),
         false => round::round(&snapshot::snapshot(state, demands, now.instant, now.wall)),
     };
     state.crowded |= plan.waiting.values().any(conclude::is_brief);
-    if let Some(at) = plan.wake_at {
-        let at = now.instant + conclude::until(at, now.wall);
+    let at = plan.wake_at.map(|at| now.instant + conclude::until(at, now.wall));
+    for at in at.into_iter().chain(state.memory.asks_until(now.instant)) {
         state.round_at = Some(state.round_at.map_or(at, |before| before.min(at)));
     }
     let touched = preempt(state, &plan.preemptions, now);
@@ -275,7 +266,9 @@ pub(super) fn pass(
         members.map(|member| (member, standing(state, member, now, work))).collect();
     let leases = seen_leases(state, &id);
     let standing = |member: &str| standings.get(member).copied().unwrap_or(Standing::Live);
-    let advance = lifecycle::advance(&terms, &record, &leases, standing, now.wall.as_millisecond());
+    let orphans = state.orphans(&id, &record, now.instant);
+    let seen = Seen { leases: &leases, orphans: &orphans };
+    let advance = lifecycle::advance(&terms, &record, seen, standing, now.wall.as_millisecond());
     Pass { id, job, asked, queue, terms, leases, advance }
 }
 
@@ -306,13 +299,13 @@ fn asked(state: &mut State, id: &JobId, job: &GpuJob) -> Read {
     asked
 }
 
-/// How a member is. It is gone for ever if its deletion is ordered and it is silent, or if it is
-/// known not to exist; one that is merely not listed is looked up first.
+/// How a member is. It has left if its deletion is ordered and it is silent, and is gone for ever if it
+/// is known not to exist; one that is merely not listed is looked up first.
 fn standing(state: &mut State, member: &str, now: Now, work: &mut Vec<Work>) -> Standing {
     let silent = state.is_silent(member, now.instant);
     match state.members.get(&(String::new(), member.to_owned())) {
         Some(cluster) => match (silent, cluster.metadata.deletion_timestamp.is_some()) {
-            (true, true) => Standing::Lost,
+            (true, true) => Standing::Left(state.silent_seconds(member, now.instant)),
             (true, false) => Standing::Silent(state.silent_seconds(member, now.instant)),
             (false, _) => Standing::Live,
         },
@@ -353,7 +346,8 @@ pub(super) fn held(pass: &Pass) -> BTreeMap<String, u64> {
 /// What the job wants placed now.
 pub(super) fn demand(state: &State, pass: &Pass, now: Now) -> Option<Demand> {
     let asked = pass.asked.as_ref().ok()?;
-    if pass.advance.wanted.is_empty() {
+    let waits = pass.terms.never_twice && state.unheard().is_some();
+    if pass.advance.wanted.is_empty() || waits {
         return None;
     }
     let notes = state.notes.get(&pass.id);

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 
+use super::members::JOINED;
 use super::state::{State, member_in, namespace_of};
+use crate::api::conditions;
 use crate::api::gpulease::{GpuLease, LeasePhase};
 use crate::cluster::cache::{self, Change};
 use crate::engine::lifecycle::failover::suspects_itself;
@@ -90,6 +92,14 @@ impl State {
 
     /// Carries on the silence that a former leader counted, now that members are known.
     pub(super) fn recall_silence(&mut self, now: Instant) {
+        // One that joined, and whose heartbeat is gone, is neither given up at once nor waited for for ever.
+        for (_, member) in self.members.iter() {
+            let Some(status) = &member.status else { continue };
+            if conditions::is_true(&status.conditions, JOINED) {
+                let silence = self.silence.entry(member.name_any()).or_default();
+                silence.miss(status.silent_seconds, now);
+            }
+        }
         for (name, silence) in &mut self.silence {
             let member = self.members.get(&(String::new(), name.clone()));
             let status = member.and_then(|member| member.status.as_ref());

@@ -26,6 +26,7 @@ use super::facts::{Answer, Event, Notes, Promise};
 use super::guests;
 use super::heartbeats::Silence;
 use super::joins::is_enrolled;
+use super::memory::Memory;
 use super::observed::Unobserved;
 use super::shares::Past;
 use super::tally::{Before, Tally};
@@ -73,6 +74,8 @@ pub(super) struct State {
     pub(super) heard: Option<Instant>,
     /// Specs of leases that their members have not observed.
     pub(super) unobserved: Unobserved,
+    /// Whether the store is older than what members know.
+    pub(super) memory: Memory,
     /// Members that are looked up, or known to be gone (`true`).
     pub(super) missing: BTreeMap<String, bool>,
     /// Jobs of leases that are looked up, or known to be gone (`true`).
@@ -152,6 +155,7 @@ impl State {
             Event::Pool(seen) => {
                 for change in self.pools.apply(seen) {
                     self.capacity_changed = true;
+                    self.note_orphans(&change);
                     let namespace = match change {
                         Change::Set(key) => key.0,
                         Change::Removed(pool) => pool.namespace().unwrap_or_default(),
@@ -239,6 +243,7 @@ impl State {
                 self.missing.remove(&name);
                 self.later.extend(self.keys.keys().map(|id| (id.clone(), now + again)));
             }
+            Answer::Raised(number, again) => self.raised(number, again.map(|delay| now + delay)),
             Answer::Retired(id, again) => {
                 self.retiring.remove(&id);
                 self.look(id, again, now);

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+mod adopting;
 mod crashing;
 mod draining;
 mod ending;
@@ -15,6 +16,7 @@ mod objects;
 mod process;
 mod refusing;
 mod request;
+mod restoring;
 mod server;
 mod sharing;
 mod world;

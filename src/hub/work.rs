@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc::Sender;
 use tracing::{debug, warn};
 
 use super::facts::{Answer, Event};
+use crate::api::gpulease::Adoption;
 use crate::api::{GpuJob, GpuJobStatus, GpuLease, LABEL_LEASE};
 use crate::cluster::cache::{Key, key};
 use crate::cluster::{Error, Outcome, apply, chain, within};
@@ -30,6 +31,8 @@ pub(super) enum Work {
     Leases(JobId, Vec<LeaseWork>),
     /// A lease that is over and on record.
     Remove(Key),
+    /// The hub's incarnation, which must be this or more.
+    Raise(u32),
     /// Whether a member exists that was not listed.
     LookUpMember(String),
     /// Whether a job exists that was not listed.
@@ -60,6 +63,8 @@ pub(super) enum LeaseWork {
     Create(Box<GpuLease>),
     /// Create it: its allocation was found without.
     Complete(Box<GpuLease>),
+    /// Say that it is current, if the job still is as it was decided on.
+    Adopt(Box<GpuLease>, Adoption),
     /// Withdraw it.
     Withdraw {
         /// As it was decided on.
@@ -85,11 +90,22 @@ impl JobWork {
     }
 }
 
+impl LeaseWork {
+    /// Whether it is right only if the job's record is the newest there is: somebody else may have
+    /// ended the allocation meanwhile.
+    #[must_use]
+    fn stands_on_record(&self) -> bool {
+        matches!(self, Self::Complete(_) | Self::Adopt(..))
+    }
+}
+
 /// Carries out writes; what came of each goes back to the loop.
 #[derive(Clone)]
 pub(super) struct Hand {
     /// Client of the hub.
     pub(super) client: Client,
+    /// Namespace of the hub.
+    pub(super) home: String,
     /// The loop.
     pub(super) answers: Sender<Event>,
 }
@@ -116,6 +132,7 @@ impl Hand {
                 let again = failed.map(|error| delay(&error, "write lease"));
                 self.tell(Answer::Retired(id, again)).await;
             }
+            Work::Raise(least) => self.raise(least).await,
             Work::LookUpMember(name) => self.look_up_member(name).await,
             Work::LookUpJob(key, id) => self.look_up_job(key, id).await,
             // Removals are gathered by the loop, see `removals`.
@@ -127,8 +144,7 @@ impl Hand {
         let mut job = work.job;
         let api: Api<GpuJob> =
             Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default());
-        let completes = work.leases.iter().any(|lease| matches!(lease, LeaseWork::Complete(_)));
-        if work.look || completes {
+        if work.look || work.leases.iter().any(LeaseWork::stands_on_record) {
             let Some(fresh) = self.read_again(&api, &job).await? else { return Ok(()) };
             if fresh.resource_version() != job.resource_version() {
                 // Decided on an old version: decide again.
@@ -196,6 +212,13 @@ impl Hand {
     async fn lease(&self, work: LeaseWork) -> Result<(), Error> {
         match work {
             LeaseWork::Create(lease) | LeaseWork::Complete(lease) => self.create(lease).await,
+            LeaseWork::Adopt(lease, adoption) => {
+                let patch = json!({
+                    "metadata": { "uid": lease.uid() },
+                    "spec": { "adopted": adoption },
+                });
+                self.change(*lease, patch, "adopt lease").await
+            }
             LeaseWork::Withdraw { lease, reason, unanswered_only } => {
                 self.withdraw(*lease, reason, unanswered_only).await
             }
@@ -235,7 +258,6 @@ impl Hand {
         reason: &'static str,
         unanswered_only: bool,
     ) -> Result<(), Error> {
-        let api = self.leases(&lease);
         let mut patch = json!({
             "metadata": { "uid": lease.uid() },
             "spec": { "withdrawn": { "reason": reason, "graceSeconds": lease.spec.grace_seconds } },
@@ -243,11 +265,14 @@ impl Hand {
         if unanswered_only {
             patch["metadata"]["resourceVersion"] = json!(lease.resource_version());
         }
-        let name = lease.name_any();
+        self.change(lease, patch, "withdraw lease").await
+    }
+
+    /// Changes the spec of a lease; tells how it is then, or is if that failed.
+    async fn change(&self, lease: GpuLease, patch: Value, what: &'static str) -> Result<(), Error> {
+        let (api, name) = (self.leases(&lease), lease.name_any());
         let params = PatchParams::default();
-        let result =
-            within("withdraw lease", api.patch(&name, &params, &Patch::Merge(&patch))).await;
-        match result {
+        match within(what, api.patch(&name, &params, &Patch::Merge(&patch))).await {
             Ok(fresh) => self.tell(Answer::Lease(Box::new(fresh))).await,
             Err(error) => match error.outcome() {
                 Outcome::Gone => self.tell(Answer::LeaseGone(key(&lease))).await,

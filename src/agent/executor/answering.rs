@@ -211,6 +211,7 @@ impl State {
                 && !known.pods.contains_key(key)
                 && !known.memory.planned.contains_key(key)
                 && !known.memory.lost.contains_key(key)
+                && !known.memory.unsure.contains_key(key)
                 && !known.memory.busy.contains(&Task::Pod(*key))
         };
         terms.keys().filter(waits).collect()

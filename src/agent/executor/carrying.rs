@@ -25,6 +25,7 @@ impl State {
         }
         let pool = self.pools.values().find(|pool| pool.name_any() == lease.spec.pool).cloned();
         let contact = self.contact(lease, now);
+        let nodes = self.known.get(uid).map(|known| self.nodes_of(known)).unwrap_or_default();
         let known = self.known.entry(uid.into()).or_default();
         known.memory.reserved.get_or_insert(now);
         let decision = runs::decide(
@@ -35,6 +36,7 @@ impl State {
                 memory: &known.memory,
                 verdict: known.verdict.as_ref(),
                 contact,
+                nodes: &nodes,
             },
             now,
         );

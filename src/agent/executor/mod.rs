@@ -32,6 +32,7 @@ mod health;
 mod hindered;
 mod idling;
 mod judging;
+pub mod lost;
 pub mod node;
 mod observe;
 pub mod outcome;

@@ -89,6 +89,8 @@ pub struct Node {
     pub arch: String,
     /// Whether its kubelet says that it can run pods.
     pub ready: bool,
+    /// Which start of its machine this is.
+    pub boot: String,
     /// Whether its owner cordoned it.
     pub cordoned: bool,
     /// Whether its GPUs are handed to several pods each.
@@ -119,9 +121,11 @@ impl Node {
         };
         let sharing = labels.get(gpus::SHARING_LABEL).is_some_and(|value| value != "none");
         let replicas = labels.get(REPLICAS_LABEL).and_then(|value| value.parse::<u32>().ok());
+        let info = status.node_info.unwrap_or_default();
         Self {
             name: node.metadata.name.unwrap_or_default(),
-            arch: status.node_info.map(|info| info.architecture).unwrap_or_default(),
+            arch: info.architecture,
+            boot: info.boot_id,
             ready,
             cordoned: spec.unschedulable.unwrap_or(false)
                 || node.metadata.deletion_timestamp.is_some(),

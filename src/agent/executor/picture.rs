@@ -74,6 +74,10 @@ pub fn status(
         time_to_vacate: old.time_to_vacate,
         evictions_per_gpu_hour: old.evictions_per_gpu_hour.clone(),
         vacate_history: old.vacate_history.clone(),
+        // What a hub has no lease of stands in that hub's copy.
+        orphans: Vec::new(),
+        orphan_count: 0,
+        incarnation: 0,
         summary: PoolSummary { member: old.summary.member.clone(), models: models(&lent.slots) },
         agent_version: env!("CARGO_PKG_VERSION").into(),
     };

@@ -34,6 +34,8 @@ pub(super) struct Seen<'a> {
     pub stop: Option<&'a Stop>,
     /// Whether a pod of it may still run.
     pub running: bool,
+    /// Since when it is expired, if it is.
+    pub expired_at: Option<Timestamp>,
 }
 
 /// The indexes whose end stands in `status`.
@@ -82,6 +84,7 @@ fn status(
     new.pods = counts(run, &new.ended, seen.terms);
     new.nodes = nodes(run).unwrap_or_default();
     let began = run.pods.values().filter_map(|(_, guest)| began(guest)).min();
+    new.expired_at = seen.expired_at.map(Time);
     new.start_time = old.start_time.clone().or(began.map(Time));
     let until = run.pods.values().filter_map(|(_, guest)| {
         let limit = SignedDuration::from_secs(run.lease.spec.active_deadline_seconds);

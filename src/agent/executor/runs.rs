@@ -3,7 +3,7 @@
 //! Invariant: a pod is deleted only to stop it, or after its result stands in the lease's status;
 //! a lease is `Released` only when no pod of it can run any more. Every step may be repeated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -11,7 +11,7 @@ use super::books::Terms;
 use super::guest::{Guest, Key, Stage, Trouble};
 use super::outcome::{self, Outcome};
 use super::step::{Decision, End, Run, Step, Stop, Task, Why, task};
-use super::{gang, report};
+use super::{gang, lost, report};
 use crate::api::gpulease::{GuestLeaseStatus, LeasePhase, LeaseRefusal};
 use crate::engine::indexes::Indexes;
 
@@ -96,6 +96,8 @@ struct View<'a> {
     /// How others ended.
     outcomes: BTreeMap<u32, Outcome>,
     stop: Option<Stop>,
+    /// Pods that have not ended and are given up: their nodes are lost.
+    lost: BTreeSet<Key>,
     now: Timestamp,
 }
 
@@ -106,11 +108,16 @@ fn advance(
     now: Timestamp,
     decision: &mut Decision,
 ) {
-    let stop = stop(run, terms, now, decision);
+    let lost = run.pods.values().filter(|(_, guest)| lost::is_lost(run, guest, now, decision));
+    let lost: BTreeSet<Key> = lost.map(|(_, guest)| guest.key).collect();
+    let whole = || Stop { reason: outcome::NODE_FAILURE.into(), grace: grace(run) };
+    let stop = stop(run, terms, now, decision)
+        .or_else(|| (terms.size > 1 && !lost.is_empty()).then(whole));
     let recorded = report::recorded(status);
-    let mut view = View { run, terms, recorded, outcomes: BTreeMap::new(), stop, now };
+    let mut view = View { run, terms, recorded, outcomes: BTreeMap::new(), stop, lost, now };
     for index in terms.indexes.iter().filter(|index| !view.recorded.contains(*index)) {
-        let ends = (0..terms.size).map(|rank| end(&view, Key { index, rank }, status)).collect();
+        let keys = (0..terms.size).map(|rank| Key { index, rank });
+        let ends = keys.map(|key| end(&view, key, status, decision)).collect();
         let doomed = |rank| run.memory.doomed.contains_key(&Key { index, rank });
         if let Some(outcome) = gang::fold(ends, doomed) {
             view.outcomes.insert(index, outcome);
@@ -120,7 +127,8 @@ fn advance(
     let living = |key: &Key| run.pods.get(key).is_some_and(|(_, guest)| !guest.is_terminal());
     let running = terms.keys().any(|key| busy(&key) || living(&key));
     let (outcomes, stop) = (&view.outcomes, view.stop.as_ref());
-    let seen = report::Seen { terms, outcomes, stop, running };
+    let expired_at = expiry(run, status, now, decision);
+    let seen = report::Seen { terms, outcomes, stop, running, expired_at };
     report::report(run, status, &seen, now, decision);
     for key in terms.keys() {
         let next = next(&view, key, decision);
@@ -129,6 +137,29 @@ fn advance(
     if view.stop.is_none() && terms.size > 1 && !run.memory.gate_open {
         decision.steps.extend(gang::gate(run, terms).map(Step::OpenGate));
     }
+}
+
+/// When the hub of the lease was last heard.
+fn heard(run: &Run<'_>) -> Option<Timestamp> {
+    run.contact.or(run.memory.reserved)
+}
+
+/// Since when the lease is expired, if it is: its hub was not heard for the length of a lease, whatever
+/// it said later, until it adopts it.
+fn expiry(
+    run: &Run<'_>,
+    status: &GuestLeaseStatus,
+    now: Timestamp,
+    decision: &mut Decision,
+) -> Option<Timestamp> {
+    let adopted = run.lease.spec.adopted.as_ref().and_then(|adopted| adopted.expired_at.as_ref());
+    let fenced = status.expired_at.as_ref().filter(|at| Some(*at) != adopted);
+    if let Some(at) = fenced {
+        return Some(at.0);
+    }
+    let length = SignedDuration::from_secs(run.lease.spec.expires_after_seconds?);
+    let since = heard(run)?;
+    decision.due(since, length, now).then(|| since.checked_add(length).unwrap_or(now))
 }
 
 /// Why all pods of the lease must stop now, most binding first.
@@ -150,8 +181,7 @@ fn stop(run: &Run<'_>, terms: &Terms, now: Timestamp, decision: &mut Decision) -
         return stop(verdict.reason);
     }
     // The hub may run it elsewhere from then on, and must be right that it does not run here.
-    let since = run.contact.or(run.memory.reserved);
-    if let (Some(seconds), Some(since)) = (spec.stop_after_seconds, since)
+    if let (Some(seconds), Some(since)) = (spec.stop_after_seconds, heard(run))
         && decision.due(since, SignedDuration::from_secs(seconds), now)
     {
         return stop(outcome::LEASE_EXPIRED);
@@ -177,13 +207,18 @@ fn stop(run: &Run<'_>, terms: &Terms, now: Timestamp, decision: &mut Decision) -
     None
 }
 
-fn end(view: &View<'_>, key: Key, status: &GuestLeaseStatus) -> End {
+fn end(view: &View<'_>, key: Key, status: &GuestLeaseStatus, decision: &mut Decision) -> End {
     let View { run, now, .. } = *view;
     let cause = run.memory.doomed.get(&key).map(String::as_str);
     let cause = cause.or(view.stop.as_ref().map(|stop| stop.reason.as_str()));
     if let Some((_, guest)) = run.pods.get(&key) {
         let limit = run.lease.spec.active_deadline_seconds;
-        return outcome::of(guest, cause, limit, now).map_or(End::Open, End::Ended);
+        let given_up = view.lost.contains(&key).then(|| lost::given_up(now, guest));
+        let ended = outcome::of(guest, cause, limit, now).or(given_up);
+        return ended.map_or(End::Open, End::Ended);
+    }
+    if let Some(unsure) = run.memory.unsure.get(&key) {
+        return lost::ended(run, unsure, now, decision).map_or(End::Open, End::Ended);
     }
     if let Some(outcome) = run.memory.lost.get(&key) {
         return End::Ended(outcome.clone());
@@ -198,6 +233,11 @@ fn end(view: &View<'_>, key: Key, status: &GuestLeaseStatus) -> End {
     // Once all pods have run, one that is not there has vanished unseen; until then it is still to
     // be created.
     let ran = status.phase >= Some(LeasePhase::Running);
+    if ran && lost::never_twice(run.lease) {
+        // It may have gone while we were down, its node too: until its time is over it may run.
+        let over = decision.due(lost::latest(run), SignedDuration::ZERO, now);
+        return if over { evicted(cause.unwrap_or(outcome::UNKNOWN)) } else { End::Open };
+    }
     match cause {
         Some(cause) => evicted(cause),
         None if ran => evicted(outcome::UNKNOWN),
@@ -233,6 +273,9 @@ fn because(view: &View<'_>, key: Key, guest: &Guest, decision: &mut Decision) ->
     }
     if let Some(stop) = &view.stop {
         return Some(Why::Stop(stop.reason.clone(), stop.grace));
+    }
+    if view.lost.contains(&key) {
+        return Some(stop_as(run, outcome::NODE_FAILURE));
     }
     let verdict =
         run.verdict.filter(|verdict| verdict.only.as_ref().is_some_and(|only| only.contains(&key)));

@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::asking;
 use super::event::{Noted, Written, noted};
 use super::guest::Guest;
+use super::lost;
 use super::outcome;
 use super::pod::{Pod, Role};
 use super::state::{State, is_over, is_wish, plan_id};
@@ -64,6 +65,7 @@ impl State {
             let known = self.known.entry(uid.clone()).or_default();
             let planned = std::mem::take(&mut known.memory.planned);
             known.memory.lost.clear();
+            known.memory.unsure.clear();
             known.verdict = None;
             for key in planned.into_keys() {
                 self.usages.set(&plan_id(&uid, key), None);
@@ -173,6 +175,7 @@ impl State {
             self.usages.set(&plan_id(&lease, guest.key), None);
         }
         known.memory.lost.remove(&guest.key);
+        known.memory.unsure.remove(&guest.key);
         let key = guest.key;
         known.pods.insert(key, (uid, guest.clone()));
         self.watch_notice(&lease, key, &guest, now);
@@ -194,6 +197,7 @@ impl State {
         }
         known.pods.remove(&key);
         known.memory.asked.remove(&key);
+        let boot = seen.node.as_ref().and_then(|node| self.boot(node));
         self.vacated(&lease, key, now);
         let Some(known) = self.known.get_mut(&lease) else { return };
         let rebinding = known.rebinding.remove(&key);
@@ -207,7 +211,7 @@ impl State {
             let cause = cause.or(withdrawn.map(|withdrawn| withdrawn.reason.as_str()));
             let guest = last.as_ref().unwrap_or(seen);
             let end = outcome::vanished(guest, cause, limit, now);
-            known.memory.lost.insert(key, end);
+            lost::note(known, object, guest, boot.unwrap_or_default(), end);
         }
         let over = object.is_none() && known.pods.is_empty();
         self.recount(&lease);

@@ -137,6 +137,10 @@ pub struct State {
     pub(super) evicting: BTreeMap<String, Victims>,
     pub(super) restored: bool,
     pub(super) members: Option<BTreeMap<String, String>>,
+    /// Since when nodes that do not answer, or are gone, have not answered, by our clock.
+    pub(super) away: BTreeMap<String, Timestamp>,
+    /// Whether so many are away that it is rather the API server that hears nobody.
+    pub(super) cut_off: bool,
     pub(super) lent: Option<BTreeMap<String, Lent>>,
     /// Whether a picture may have changed.
     pub(super) changed: bool,
@@ -150,7 +154,7 @@ impl State {
     /// Takes in `event`, which came at `now`.
     pub fn apply(&mut self, event: Event, now: Timestamp) {
         match event {
-            Event::Node(seen) => self.see_node(seen),
+            Event::Node(seen) => self.see_node(seen, now),
             Event::Pod(seen) => self.see_pod(seen, now),
             Event::Pool(seen) => self.see_pool(seen),
             Event::Lease(seen) => self.see_lease(seen),
@@ -179,7 +183,7 @@ impl State {
         lists.into_iter().filter(|(_, complete)| !complete).map(|(name, _)| name).collect()
     }
 
-    fn see_node(&mut self, seen: Seen<Noted<Node>>) {
+    fn see_node(&mut self, seen: Seen<Noted<Node>>, now: Timestamp) {
         let gone = match seen {
             Seen::Listing => return self.nodes.begin(),
             Seen::Broken => return,
@@ -187,11 +191,13 @@ impl State {
             Seen::Gone(node) => vec![node.uid],
             Seen::Object(Noted { uid, version, item }) => {
                 let (labels, cordoned) = (item.labels.clone(), item.cordoned);
+                let (name, ready) = (item.name.clone(), item.ready);
                 let same = self.nodes.get(&uid) == Some(&item);
                 let put = self.nodes.put(&uid, version, item);
                 if same || put == Put::Stale {
                     return;
                 }
+                self.note_node(&name, ready, now);
                 // Nodes that come, go or change may leave a reserve short.
                 self.judging.due = true;
                 self.capacity_changed();
@@ -203,7 +209,9 @@ impl State {
             }
         };
         for uid in gone {
-            self.nodes.remove(&uid);
+            if let Some(node) = self.nodes.remove(&uid) {
+                self.note_node(&node.name, false, now);
+            }
             self.policy_changed();
         }
     }

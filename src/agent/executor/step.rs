@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::guest::{Guest, Key};
+use super::lost::{Nodes, Unsure};
 use super::outcome::Outcome;
 use crate::api::gpulease::GuestLeaseStatus;
 use crate::api::{GpuPool, GuestLease};
@@ -27,6 +28,8 @@ pub struct Memory {
     pub planned: BTreeMap<Key, String>,
     /// Ends of pods that went before they were recorded.
     pub lost: BTreeMap<Key, Outcome>,
+    /// Pods that went, and of which nobody said that they ended.
+    pub unsure: BTreeMap<Key, Unsure>,
     /// Pods that we told to go, and why.
     pub doomed: BTreeMap<Key, String>,
     /// Pods whose deletion the server accepted, by UID.
@@ -69,6 +72,8 @@ pub struct Run<'a> {
     pub verdict: Option<&'a Verdict>,
     /// When its hub was last known to answer, by our clock.
     pub contact: Option<Timestamp>,
+    /// What is known of its pods' nodes.
+    pub nodes: &'a Nodes,
 }
 
 /// Why a pod is deleted.

@@ -1,6 +1,8 @@
 //! The executor as a whole, against a member in memory.
 
+mod expiring;
 mod idling;
+mod losing;
 mod owners;
 mod vacating;
 

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::Link;
-use super::decide::{Step, refused};
+use super::decide::{Step, is_of, refused};
 use crate::api::digest::{guest_name, hub_label};
 use crate::api::gpulease::{self, GpuLeaseStatus, LeaseRefusal};
 use crate::api::{GpuLease, GuestLease, GuestLeaseSpec, LABEL_HUB, LABEL_JOB_UID, LABEL_LEASE};
@@ -101,6 +101,9 @@ impl Hand<'_> {
             (Step::Withdraw(withdrawal), _, Some(guest)) => {
                 self.patch(guest, json!({ "withdrawn": withdrawal }), "withdraw guest").await
             }
+            (Step::Adopt(adoption), _, Some(guest)) => {
+                self.patch(guest, json!({ "adopted": adoption }), "adopt guest").await
+            }
             (Step::Report(status), Some(lease), _) => self.report(lease, &status).await,
             (Step::ReportMissing(status), Some(lease), _) => match self.look_for_guest().await? {
                 News::NoGuest => self.report(lease, &status).await,
@@ -183,18 +186,12 @@ impl Hand<'_> {
 
     /// The lease of `guest`, if it was thought to be gone and the hub still has it.
     async fn contradiction(&self, guest: &GuestLease) -> Result<Option<News>, Error> {
-        if self
-            .lease
-            .as_ref()
-            .is_some_and(|lease| lease.uid().as_ref() == Some(&guest.spec.lease_uid))
-            || guest.spec.forgotten
-        {
+        let known = self.lease.as_ref().is_some_and(|lease| is_of(lease, guest));
+        if known || guest.spec.forgotten {
             return Ok(None);
         }
         Ok(match self.look_for_lease().await? {
-            News::Lease(lease) if lease.uid().as_ref() == Some(&guest.spec.lease_uid) => {
-                Some(News::Lease(lease))
-            }
+            News::Lease(lease) if is_of(&lease, guest) => Some(News::Lease(lease)),
             _ => None,
         })
     }
@@ -258,10 +255,13 @@ fn guest_of(grant: &str, lease: &GpuLease, name: String) -> GuestLease {
             residency: spec.residency,
             checkpoint: spec.checkpoint,
             stop_after_seconds: spec.stop_after_seconds,
+            expires_after_seconds: spec.expires_after_seconds,
+            duplicate_policy: spec.duplicate_policy,
             digest: spec.digest,
             template: spec.template,
             confirmed: false,
             withdrawn: None,
+            adopted: None,
             forgotten: false,
         },
         status: None,

@@ -45,15 +45,30 @@ pub(super) fn decide(
         (Some(lease), Some(guest)) if guest.spec.grant != terms.grant => {
             foreign(lease, guest, terms)
         }
-        (Some(lease), Some(guest)) if lease.uid().as_ref() != Some(&guest.spec.lease_uid) => {
-            match without_lease(guest, terms) {
-                Verdict::Act(step) => Verdict::Act(step),
-                _ => stranger(lease),
-            }
-        }
+        (Some(lease), Some(guest)) if !is_of(lease, guest) => match without_lease(guest, terms) {
+            Verdict::Act(step) => Verdict::Act(step),
+            _ => stranger(lease),
+        },
         (Some(lease), Some(guest)) if guest.spec.confirmed => confirmed(lease, guest, terms),
         (Some(lease), Some(guest)) => proposed(lease, guest, terms),
     }
+}
+
+/// Whether `guest` is our record of the attempt that `lease` is for. A hub that lost the lease of an
+/// attempt makes it again, with another UID; no hub uses the number of an attempt twice. What was
+/// confirmed goes on by our own record: nothing of the new lease but its end is carried out.
+#[must_use]
+pub(super) fn is_of(lease: &GpuLease, guest: &GuestLease) -> bool {
+    let (theirs, ours) = (&lease.spec, &guest.spec);
+    let attempt = || {
+        theirs.hub_id == ours.hub_id
+            && theirs.job.uid == ours.job.uid
+            && theirs.epoch == ours.epoch
+            && theirs.indexes == ours.indexes
+            && theirs.pool == ours.pool
+            && (theirs.size, &theirs.gpu.model) == (ours.size, &ours.gpu.model)
+    };
+    lease.uid().as_ref() == Some(&ours.lease_uid) || (ours.confirmed && attempt())
 }
 
 /// The status that refuses `lease`.
@@ -119,6 +134,10 @@ fn without_guest(lease: &GpuLease, terms: &Terms) -> Verdict {
         Some(_) => missing(lease, terms),
         None => match overtaken(lease, terms).or_else(|| unfit(lease, terms)) {
             Some(refusal) => report(refused(lease, refusal, None)),
+            None if lease.spec.adopted.is_some() => {
+                let message = "nothing is left here of the attempt that it takes up again";
+                report(refused(lease, no("NothingToAdopt", message.into()), None))
+            }
             None if lease.spec.epoch.incarnation > terms.highest => {
                 Verdict::Act(Step::RaiseIncarnation(lease.spec.epoch.incarnation))
             }
@@ -130,7 +149,7 @@ fn without_guest(lease: &GpuLease, terms: &Terms) -> Verdict {
 /// The record belongs to another grant for the same hub. The other link works on it; if its grant
 /// was deleted, as when an owner renames it, nobody but we can still tell the hub how it ends.
 fn foreign(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> Verdict {
-    if lease.uid().as_ref() != Some(&guest.spec.lease_uid) {
+    if !is_of(lease, guest) {
         return stranger(lease);
     }
     if guest.spec.confirmed { mirror(lease, guest, terms) } else { Verdict::Rest }
@@ -255,6 +274,13 @@ fn confirmed(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> Verdict {
     {
         return Verdict::Act(Step::Withdraw(withdrawal));
     }
+    if let Some(adoption) = lease.spec.adopted.as_ref().filter(|_| !over)
+        && adoption.expired_at == guest.status.as_ref().and_then(|status| status.expired_at.clone())
+        && adoption.expired_at.is_some()
+        && guest.spec.adopted.as_ref() != Some(adoption)
+    {
+        return Verdict::Act(Step::Adopt(adoption.clone()));
+    }
     mirror(lease, guest, terms)
 }
 
@@ -286,6 +312,7 @@ fn mirror(lease: &GpuLease, guest: &GuestLease, terms: &Terms) -> Verdict {
         start_time: status.start_time,
         end_time: status.end_time,
         end_reason: status.end_reason,
+        expired_at: status.expired_at,
         ended: status.ended,
     };
     // Nodes go along with what else changes, and saves with the end that they belong to: an older hub

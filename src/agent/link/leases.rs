@@ -205,6 +205,7 @@ impl<'a> Desk<'a> {
             remembered: if self.excess.contains(&name) { Duration::ZERO } else { REMEMBERED },
             now: self.link.clock.wall(),
         };
+        self.link.orphans.note(&name, (lease, guest), &terms.grant);
         let verdict = decide(lease, guest, &terms);
         self.due.remove(&name);
         if !matches!(verdict, Verdict::Act(Step::Report(_))) {

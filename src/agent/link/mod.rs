@@ -15,6 +15,7 @@ mod key;
 mod leases;
 mod life;
 mod observe;
+mod orphans;
 mod pools;
 mod record;
 mod session;
@@ -88,6 +89,8 @@ struct Link {
     figures: Figures,
     /// Told when the hub refuses the agent's token.
     doubt: Notify,
+    /// Guests of the hub that it has no lease of.
+    orphans: orphans::Board,
     /// Whether the watch of leases is complete and running.
     live: watch::Sender<bool>,
     /// Told when that watch runs, but the hub answers nothing: its connection may be dead.
@@ -112,6 +115,7 @@ impl Link {
             record: record::Record::new(api, grant, settings.clock.clone()),
             figures,
             doubt: Notify::new(),
+            orphans: orphans::Board::new(),
             live: watch::Sender::new(false),
             stale: Notify::new(),
             dial: settings.dial.clone(),

@@ -36,10 +36,21 @@ pub(super) async fn run(link: &Link, hub: &Client) -> Infallible {
     let (sender, mut events) = mpsc::channel(64);
     let work = async {
         let mut gallery = Gallery::open(link, hub).await;
+        let (mut orphans, mut live) = (link.orphans.subscribe(), link.live.subscribe());
+        let mut before = *live.borrow_and_update();
         loop {
             let next = gallery.next();
             tokio::select! {
                 biased;
+                Ok(()) = orphans.changed() => gallery.look_at_all(),
+                Ok(()) = live.changed() => {
+                    let now = *live.borrow_and_update();
+                    // It was away, and may show what it was restored to.
+                    if now && before {
+                        gallery.read().await;
+                    }
+                    before |= now;
+                }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
                     gallery.publish().await;
                 }
@@ -69,31 +80,43 @@ struct Gallery<'a> {
 impl<'a> Gallery<'a> {
     /// Reads what the hub shows of us, however long that takes.
     async fn open(link: &'a Link, hub: &Client) -> Self {
-        let api: Api<GpuPool> = Api::namespaced(hub.clone(), &link.grant.spec.namespace);
+        let mut gallery = Self {
+            link,
+            api: Api::namespaced(hub.clone(), &link.grant.spec.namespace),
+            pools: Held::new(|pool: &GpuPool| Some(pool.name_any())),
+            dirty: BTreeSet::new(),
+            copies: BTreeMap::new(),
+            not_before: BTreeMap::new(),
+        };
+        gallery.read().await;
+        gallery
+    }
+
+    /// Reads all copies, however long that takes.
+    async fn read(&mut self) {
         let copies = loop {
-            match within("list copies of pools", api.list(&ListParams::default())).await {
+            match within("list copies of pools", self.api.list(&ListParams::default())).await {
                 Ok(copies) => break copies,
-                Err(error) => debug!(grant = link.grant.name, error = chain(&error), "no pictures"),
+                Err(error) => {
+                    debug!(grant = self.link.grant.name, error = chain(&error), "no pictures");
+                }
             }
             tokio::time::sleep(RETRY).await;
         };
-        let copies: BTreeMap<_, _> =
-            copies.into_iter().map(|copy| (copy.name_any(), copy)).collect();
-        Self {
-            link,
-            api,
-            pools: Held::new(|pool: &GpuPool| Some(pool.name_any())),
-            dirty: copies.keys().cloned().collect(),
-            copies,
-            not_before: BTreeMap::new(),
-        }
+        self.copies = copies.into_iter().map(|copy| (copy.name_any(), copy)).collect();
+        self.dirty.extend(self.copies.keys().cloned());
+        self.look_at_all();
+    }
+
+    fn look_at_all(&mut self) {
+        self.dirty.extend(self.pools.iter().map(|(name, _)| name.clone()));
     }
 
     fn hear(&mut self, event: Seen<GpuPool>) {
         let before = self.room();
         self.dirty.extend(self.pools.see(event));
         if self.room() != before {
-            self.dirty.extend(self.pools.iter().map(|(name, _)| name.clone()));
+            self.look_at_all();
         }
     }
 
@@ -123,7 +146,11 @@ impl<'a> Gallery<'a> {
             self.dirty.iter().filter(|name| self.is_due(name)).cloned().collect();
         let writes = due.iter().map(|name| {
             let (pool, copy) = (self.pools.get(name), self.copies.get(name));
-            let picture = pool.and_then(|pool| shown(pool, &self.link.grant.spec, self.room()));
+            let mut picture = pool.and_then(|pool| shown(pool, &self.link.grant.spec, self.room()));
+            if let Some(status) = picture.as_mut().and_then(|picture| picture.status.as_mut()) {
+                self.link.orphans.show(name, status);
+                status.incarnation = self.link.record.highest();
+            }
             write(&self.api, picture, copy.cloned())
         });
         let results = join_all(writes).await;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{millis, time};
 use crate::api::gpujob::{
-    Allocation, Attempt, Evictions, GpuJobStatus, LastCheckpoint, RanSeconds, ReplicaCheckpoint,
+    Allocation, Attempt, DuplicatePolicy, Evictions, GpuJobStatus, LastCheckpoint, RanSeconds,
+    ReplicaCheckpoint,
 };
 use crate::api::{conditions, reasons};
 use crate::engine::indexes::Indexes;
@@ -71,6 +72,10 @@ fn read_allocation(allocation: &Allocation) -> lifecycle::Allocation {
         generation: allocation.generation,
         deadline_seconds: u64::try_from(allocation.active_deadline_seconds).unwrap_or(0),
         stop_after: allocation.stop_after_seconds.and_then(|seconds| u64::try_from(seconds).ok()),
+        expires_after: allocation
+            .expires_after_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok()),
+        never_twice: allocation.duplicate_policy == Some(DuplicatePolicy::Never),
         earlier: allocation.earlier.iter().copied().map(Into::into).collect(),
         at: millis(&allocation.time),
     }
@@ -153,6 +158,10 @@ fn write_allocation(allocation: &lifecycle::Allocation) -> Allocation {
         stop_after_seconds: allocation
             .stop_after
             .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
+        expires_after_seconds: allocation
+            .expires_after
+            .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
+        duplicate_policy: allocation.never_twice.then_some(DuplicatePolicy::Never),
         earlier: allocation.earlier.iter().copied().map(Into::into).collect(),
         time: time(allocation.at),
     }
@@ -214,6 +223,8 @@ mod tests {
                 generation: 4,
                 deadline_seconds: 86_400,
                 stop_after: Some(900),
+                expires_after: Some(600),
+                never_twice: true,
                 earlier: vec![Epoch { incarnation: 1, attempt: 5 }],
                 at: 1_000_000,
             }],

@@ -78,7 +78,8 @@ pub struct FailoverSpec {
     #[serde(default)]
     pub after_lease: AfterLease,
     /// Whether an old copy may still run when it is run elsewhere: `Allow` (the default) or `Never`, which
-    /// waits until its pods' time is over, or the operator says that the member is gone.
+    /// waits for the kubelet's word or until its pods' time is over, also where the operator dismisses a
+    /// member that is silent. A node that is away for five minutes is such a place, too.
     #[serde(default)]
     pub duplicate_policy: DuplicatePolicy,
     /// Evictions, over all replicas, after which the job fails; default: no limit.

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{LastCheckpoint, ReplicaCheckpoint};
+use super::checkpoint::{DuplicatePolicy, LastCheckpoint, ReplicaCheckpoint};
 use crate::api::gpulease::EpochRef;
 
 /// What the hub knows of a job.
@@ -147,6 +147,12 @@ pub struct Allocation {
     /// Seconds without contact to the hub after which its pods stop; absent = they go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_after_seconds: Option<i64>,
+    /// Seconds without contact to the hub after which it is expired while its pods go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_after_seconds: Option<i64>,
+    /// `Never`: an old copy of it must surely have ended before another begins; absent = `Allow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicate_policy: Option<DuplicatePolicy>,
     /// Attempts before it, newest first, at most 10, if the job saves its work.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<EpochRef>,

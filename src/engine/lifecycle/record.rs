@@ -91,6 +91,10 @@ pub struct Allocation {
     pub deadline_seconds: u64,
     /// Seconds without contact to the hub after which its pods stop; `None` = they go on.
     pub stop_after: Option<u64>,
+    /// Seconds without contact to the hub after which it is expired while its pods go on.
+    pub expires_after: Option<u64>,
+    /// Whether an old copy must surely have ended before another begins.
+    pub never_twice: bool,
     /// Attempts before it, newest first, if the job saves its work.
     pub earlier: Vec<Epoch>,
     /// When it was made, in milliseconds since 1970.
@@ -234,8 +238,23 @@ impl Record {
     /// Whether `epoch` was allocated once and is over: all it reported is on record.
     #[must_use]
     pub fn is_over(&self, epoch: Epoch) -> bool {
-        epoch.attempt < self.next_attempt
-            && !self.allocations.iter().any(|allocation| allocation.epoch == epoch)
+        epoch.attempt < self.next_attempt && !self.holds(epoch)
+    }
+
+    /// Whether it is allocated.
+    #[must_use]
+    pub fn holds(&self, epoch: Epoch) -> bool {
+        self.allocations.iter().any(|allocation| allocation.epoch == epoch)
+    }
+
+    /// Whether all that `lease` reported is on record. One that only takes up again what its member
+    /// held was allocated first, or made to end it.
+    #[must_use]
+    pub fn is_done_with(&self, lease: &Lease) -> bool {
+        match lease.resumes {
+            true => !self.holds(lease.epoch),
+            false => self.is_over(lease.epoch),
+        }
     }
 }
 
@@ -251,6 +270,16 @@ pub enum Stage {
     Held,
     /// Nothing of it runs any more.
     Released,
+}
+
+/// Whether what a member says of a lease counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fence {
+    /// It does.
+    #[default]
+    Open,
+    /// Its hub was not heard for the length of a lease, and has not adopted it since.
+    Closed,
 }
 
 /// Replicas that ended alike.
@@ -283,6 +312,11 @@ pub struct Lease {
     pub stage: Stage,
     /// Whether the hub has withdrawn it.
     pub withdrawn: bool,
+    /// Whether what its member says counts.
+    pub fence: Fence,
+    /// Whether it only takes up again what its member holds: its number may be one that this record
+    /// had forgotten.
+    pub resumes: bool,
     /// Whether all its pods had started when its member was heard last: it makes no new ones.
     pub started: bool,
     /// When its first pod ran, in milliseconds since 1970.

@@ -3,6 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::model::PoolId;
+
+mod fencing;
 
 const NOW: i64 = 1_000_000;
 
@@ -56,11 +59,15 @@ fn held(attempt: u32, stage: Stage) -> (Epoch, Lease) {
     (epoch(attempt), Lease { epoch: epoch(attempt), stage, ..Lease::default() })
 }
 
+fn only(leases: &BTreeMap<Epoch, Lease>) -> Seen<'_> {
+    Seen { leases, orphans: &[] }
+}
+
 #[track_caller]
 fn check(terms: &Terms, record: &Record, leases: Vec<(Epoch, Lease)>, now: i64) -> Advance {
     let leases = leases.into_iter().collect();
-    let next = advance(terms, record, &leases, |_| Standing::Live, now);
-    let again = advance(terms, &next.record, &leases, |_| Standing::Live, now);
+    let next = advance(terms, record, only(&leases), |_| Standing::Live, now);
+    let again = advance(terms, &next.record, only(&leases), |_| Standing::Live, now);
     assert_eq!(again.record, next.record, "a second run changes nothing");
     next
 }
@@ -179,9 +186,9 @@ fn a_doomed_job_does_not_wait_for_a_silent_member() {
     let verdict = Verdict { reason: "BackoffLimitExceeded".into(), message: String::new() };
     let doomed = Record { verdict: Some(verdict), ..record(&["0"]) };
     let leases = [held(0, Stage::Held)].into_iter().collect();
-    let live = advance(&terms(1), &doomed, &leases, |_| Standing::Live, NOW);
+    let live = advance(&terms(1), &doomed, only(&leases), |_| Standing::Live, NOW);
     assert_eq!(live.record.finished_at, None);
-    let silent = advance(&terms(1), &doomed, &leases, |_| Standing::Silent(0), NOW);
+    let silent = advance(&terms(1), &doomed, only(&leases), |_| Standing::Silent(0), NOW);
     assert_eq!(silent.record.finished_at, Some(NOW));
     assert_eq!(silent.record.allocations.len(), 1, "it ends when the member returns");
     assert_eq!(silent.steps, [Step::Withdraw(epoch(0), "JobFinished")]);
@@ -230,7 +237,7 @@ fn a_stopped_job_gives_everything_back_and_wants_nothing() {
 #[test]
 fn a_lost_member_loses_its_work() {
     let leases = [held(0, Stage::Held)].into_iter().collect();
-    let next = advance(&terms(1), &record(&["0"]), &leases, |_| Standing::Lost, NOW);
+    let next = advance(&terms(1), &record(&["0"]), only(&leases), |_| Standing::Lost, NOW);
     assert_eq!(next.record.evictions.cluster_lost, 1);
     assert_eq!(next.wanted.to_string(), "0");
     assert_eq!(next.steps, [Step::Withdraw(epoch(0), "Superseded")]);
@@ -241,7 +248,7 @@ fn a_silent_members_work_is_run_elsewhere_only_after_it_was_superseded() {
     let terms = Terms { toleration_seconds: Some(60), ..terms(1) };
     let silent = |record: &Record, lease: (Epoch, Lease), seconds| {
         let leases = [lease].into();
-        advance(&terms, record, &leases, |_| Standing::Silent(seconds), NOW)
+        advance(&terms, record, only(&leases), |_| Standing::Silent(seconds), NOW)
     };
     let runs = || held(0, Stage::Held);
     let before = silent(&record(&["0"]), runs(), 59);
@@ -269,7 +276,7 @@ fn a_silent_members_work_is_run_elsewhere_only_after_it_was_superseded() {
 fn a_lease_that_nobody_sees_is_not_waited_for_longer_than_the_job_bears() {
     let terms = Terms { toleration_seconds: Some(60), ..terms(1) };
     let none = BTreeMap::new();
-    let next = advance(&terms, &record(&["0"]), &none, |_| Standing::Silent(60), NOW);
+    let next = advance(&terms, &record(&["0"]), only(&none), |_| Standing::Silent(60), NOW);
     assert_eq!((next.wanted.to_string(), next.steps), ("0".into(), vec![]));
 }
 
@@ -419,8 +426,8 @@ proptest! {
             let lease = leases.get_mut(&epoch(attempt)).unwrap();
             lease.ended.push(ended(REASONS[reason], 1, &index.to_string()));
             let before = record.completed.clone();
-            let next = advance(&terms, &record, &leases, |_| Standing::Live, NOW);
-            let again = advance(&terms, &next.record, &leases, |_| Standing::Live, NOW);
+            let next = advance(&terms, &record, only(&leases), |_| Standing::Live, NOW);
+            let again = advance(&terms, &next.record, only(&leases), |_| Standing::Live, NOW);
             prop_assert_eq!(&again.record, &next.record);
             prop_assert!(before.minus(&next.record.completed).is_empty());
             prop_assert!(next.wanted.intersection(&next.record.completed).is_empty());

@@ -10,7 +10,9 @@ use kube::{Client, ResourceExt};
 use tokio::sync::mpsc;
 
 use super::super::facts::Event;
-use super::super::rounds::{self, Identity, Now, Pass};
+use super::super::identity::Identity;
+use super::super::memory::Memory;
+use super::super::rounds::{self, Now, Pass};
 use super::super::state::State;
 use super::super::{bars, conclude, guests, shares, watching};
 use super::{settle_promises, snapshot};
@@ -43,7 +45,10 @@ impl View {
     }
 
     pub(in crate::hub) fn of(events: mpsc::Receiver<Event>) -> Self {
-        Self { state: State::default(), events, facts: None, begun: false }
+        // Whoever issues no lease may be of any incarnation.
+        let memory = Memory::new(u32::MAX);
+        let state = State { memory, ..State::default() };
+        Self { state, events, facts: None, begun: false }
     }
 
     /// What has not been listed yet: until there is nothing left, nothing can be said.

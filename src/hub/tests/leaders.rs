@@ -87,7 +87,7 @@ fn check(world: &World) {
     }
     let leases = world.leases();
     for held in world.members.iter().flat_map(|member| member.held.keys()) {
-        let known = leases.iter().any(|lease| lease["metadata"]["uid"] == json!(held));
+        let known = leases.iter().any(|lease| lease["metadata"]["name"] == json!(held));
         assert!(known, "the lease {held} was removed while its member held GPUs for it");
     }
 }

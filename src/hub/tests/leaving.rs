@@ -175,3 +175,40 @@ async fn a_member_that_was_removed_by_force_is_looked_up_before_it_is_given_up()
     assert_eq!(world.members[1].starts.len(), 1);
     world.is_silent().await;
 }
+
+#[tokio::test]
+async fn a_member_that_is_dismissed_in_silence_keeps_what_must_never_run_twice_until_its_time_is_over()
+ {
+    let mut world = World::new(&[("north", 8), ("south", 4)]).await;
+    world.mood(Mood::Runs);
+    let failover = json!({"duplicatePolicy": "Never"});
+    world.submit("train", 1, json!({"failover": failover, "maxRunningSeconds": 600}));
+    world.settle().await;
+    world.members[0].mood = Mood::Silent;
+    world.pass_time(60).await;
+    world.delete("memberclusters", "", "north");
+    world.pass_time(300).await;
+    assert_eq!(world.job("train")["status"]["clusters"], json!(["north"]));
+    assert!(member(&world, "north").is_some(), "it holds the record of what it may run");
+    world.pass_time(500).await;
+    world.settle().await;
+    assert!(member(&world, "north").is_none());
+    assert_eq!(world.job("train")["status"]["attempts"][0]["reason"], json!("ClusterLost"));
+    world.is_silent().await;
+}
+
+#[tokio::test]
+async fn a_member_whose_heartbeat_is_gone_when_the_hub_starts_is_given_its_time_and_no_more() {
+    let mut world = World::new(&[("north", 8), ("south", 4), ("west", 1)]).await;
+    world.mood(Mood::Runs);
+    world.submit("train", 1, json!({"failover": {"tolerationSeconds": 120}}));
+    world.settle().await;
+    world.members[0].mood = Mood::Silent;
+    world.delete("leases", "member-north", "member");
+    world.reborn(0);
+    world.pass_time(100).await;
+    let clusters = |world: &World| world.job("train")["status"]["clusters"].clone();
+    assert_eq!((clusters(&world), world.phase("train").as_str()), (json!(["north"]), "Unknown"));
+    world.pass_time(40).await;
+    assert_eq!(clusters(&world), json!(["south"]));
+}

@@ -34,14 +34,27 @@ pub(super) struct Member {
     pub(super) mood: Mood,
     /// Job and index of everything that it ever accepted, with the attempt.
     pub(super) starts: Vec<(String, u32, u64)>,
-    /// GPUs that it holds, by the UID of the lease.
+    /// GPUs that it holds, by the name of the lease.
     pub(super) held: BTreeMap<String, i64>,
+    /// What it accepted, by the name of the lease: the contract, and what it said last.
+    pub(super) guests: BTreeMap<String, (Value, Value)>,
+    /// Highest incarnation of the hub that it knows.
+    highest: u64,
 }
 
 impl Member {
     pub(super) fn new(name: &str, gpus: i64) -> Self {
-        let (name, starts, held) = (name.to_owned(), Vec::new(), BTreeMap::new());
-        Self { name, gpus, one_node: false, serial: 1, mood: Mood::Works, starts, held }
+        Self {
+            name: name.to_owned(),
+            gpus,
+            one_node: false,
+            serial: 1,
+            mood: Mood::Works,
+            starts: Vec::new(),
+            held: BTreeMap::new(),
+            guests: BTreeMap::new(),
+            highest: 1,
+        }
     }
 
     pub(super) fn namespace(&self) -> String {
@@ -69,15 +82,38 @@ impl Member {
     /// Publishes its pool, if the picture changed.
     pub(super) fn publish(&self, store: &mut Store) {
         let place = at("gpupools", &self.namespace(), "lab");
-        let new =
+        let mut new =
             pool(self.serial, self.gpus, (self.free(), self.one_node), &store.now.to_string());
+        let orphans = self.orphans(store);
+        if !orphans.is_empty() {
+            new["status"]["orphans"] = json!(orphans);
+            new["status"]["orphanCount"] = json!(orphans.len());
+        }
+        new["status"]["incarnation"] = json!(self.highest);
         let old = store.objects.get(&place).cloned();
-        let serial = |pool: &Value| pool["status"]["serial"].as_i64();
-        if old.as_ref().map(serial) != Some(serial(&new)) {
+        let said = |pool: &Value| {
+            ["serial", "orphans", "incarnation"].map(|key| pool["status"].get(key).cloned())
+        };
+        if old.as_ref().map(said) != Some(said(&new)) {
             let mut object = old.unwrap_or_else(|| new.clone());
             object["status"] = new["status"].clone();
             store.put(place, object);
         }
+    }
+
+    /// What runs here and has no lease there.
+    fn orphans(&self, store: &Store) -> Vec<Value> {
+        let held = self.guests.iter().filter(|(name, _)| self.held.contains_key(*name));
+        let lost = held.filter(|(name, _)| {
+            !store.objects.contains_key(&at("gpuleases", &self.namespace(), name))
+        });
+        let orphan = |(_, (spec, _)): (&String, &(Value, Value))| {
+            json!({"job": spec["job"], "epoch": spec["epoch"], "indexes": spec["indexes"],
+                "model": spec["gpu"]["model"],
+                "activeDeadlineSeconds": spec["activeDeadlineSeconds"],
+                "expiresAfterSeconds": spec["expiresAfterSeconds"]})
+        };
+        lost.map(orphan).collect()
     }
 
     /// One step with each of its leases, then its picture.
@@ -99,6 +135,9 @@ impl Member {
         let name = lease["metadata"]["name"].as_str().unwrap();
         let place = at("gpuleases", &self.namespace(), name);
         let mut object = store.objects[&place].clone();
+        if let Some((_, said)) = self.guests.get_mut(name) {
+            *said = status.clone();
+        }
         object["status"] = status;
         object["status"]["observedGeneration"] = object["metadata"]["generation"].clone();
         store.put(place, object);
@@ -108,8 +147,15 @@ impl Member {
         let reason = lease["spec"]["withdrawn"]["reason"].as_str();
         let mut status = lease["status"].clone();
         let indexes = Indexes::parse(lease["spec"]["indexes"].as_str().unwrap()).unwrap();
+        let known = self.guests.get(&name(lease)).map(|(_, said)| said.clone());
         match (status["phase"].as_str(), reason) {
             (None, _) if mood == Mood::Mute => return None,
+            // A lease that was made again finds what runs here.
+            (None, _) if known.is_some() => return known,
+            (None, None) if lease["spec"].get("adopted").is_some() => {
+                return Some(json!({"phase": "Refused",
+                    "refusal": {"reason": "NothingToAdopt", "message": ""}}));
+            }
             (None, Some(_)) => return Some(self.refusal("Withdrawn")),
             (None, None) => return self.answer(lease, &indexes, mood),
             (Some("Accepted" | "Running"), Some(reason)) => {
@@ -149,8 +195,14 @@ impl Member {
             }
             Mood::Works | Mood::Runs => {}
         }
+        let incarnation = lease["spec"]["epoch"]["incarnation"].as_u64().unwrap();
+        if incarnation < self.highest {
+            return Some(self.refusal("StaleEpoch"));
+        }
+        self.highest = incarnation;
         self.serial += 1;
-        self.held.insert(uid(lease), need);
+        self.held.insert(name(lease), need);
+        self.guests.insert(name(lease), (lease["spec"].clone(), Value::Null));
         let (job, epoch) = (&lease["spec"]["job"]["uid"], &lease["spec"]["epoch"]["attempt"]);
         let (job, epoch) = (job.as_str().unwrap(), epoch.as_u64().unwrap());
         self.starts.extend(indexes.iter().map(|index| (job.to_owned(), index, epoch)));
@@ -164,7 +216,7 @@ impl Member {
 
     fn release(&mut self, lease: &Value) {
         self.serial += 1;
-        self.held.remove(&uid(lease));
+        self.held.remove(&name(lease));
     }
 
     /// The owner takes back what a lease holds.
@@ -178,6 +230,6 @@ impl Member {
     }
 }
 
-fn uid(lease: &Value) -> String {
-    lease["metadata"]["uid"].as_str().unwrap().to_owned()
+fn name(lease: &Value) -> String {
+    lease["metadata"]["name"].as_str().unwrap().to_owned()
 }

@@ -32,6 +32,16 @@ pub(super) fn namespace() -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {}})
 }
 
+/// Where the hub's identity is.
+pub(super) fn identity_at() -> At {
+    at("configmaps", "idlewild-system", "idlewild-hub")
+}
+
+pub(super) fn identity(incarnation: u32) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {},
+        "data": {"id": "hub", "incarnation": incarnation.to_string()}})
+}
+
 /// An accepted member.
 pub(super) fn member() -> Value {
     json!({"apiVersion": API, "kind": "MemberCluster",

@@ -8,8 +8,9 @@ use tokio::sync::mpsc;
 use super::server::{News, Server, Store};
 use crate::cluster::{Clock, Seen};
 use crate::hub::facts::Event;
+use crate::hub::identity::Identity;
 use crate::hub::observe::Figures;
-use crate::hub::rounds::{Identity, Now};
+use crate::hub::rounds::Now;
 use crate::hub::work::Hand;
 use crate::hub::{Loop, WRITES};
 
@@ -63,6 +64,12 @@ pub(super) fn list(server: &Server, mut take: impl FnMut(Event)) {
     }
 }
 
+/// The hub's incarnation, as it is stored.
+pub(super) fn incarnation(server: &Server) -> u32 {
+    let map = server.store().objects[&super::objects::identity_at()].clone();
+    map["data"]["incarnation"].as_str().unwrap().parse().unwrap()
+}
+
 /// One hub process.
 pub(super) struct Hub {
     /// Its number, as a client and as a watcher.
@@ -75,11 +82,27 @@ pub(super) struct Hub {
 impl Hub {
     /// Starts a hub: it lists everything, and works.
     pub(super) fn start(server: &Server, now: Now) -> Self {
+        Self::begin(server, now, |_| ())
+    }
+
+    /// Starts a hub that was told that its store was restored.
+    pub(super) fn start_restored(server: &Server, now: Now) -> Self {
+        let incarnation = incarnation(server) + 1;
+        let mut store = server.store();
+        let place = super::objects::identity_at();
+        store.put(place, super::objects::identity(incarnation));
+        drop(store);
+        Self::begin(server, now, |hub| hub.restored = true)
+    }
+
+    fn begin(server: &Server, now: Now, prepare: impl FnOnce(&mut Loop)) -> Self {
         let number = server.store().news.len();
         server.store().news.push(Vec::new());
         let (answers, events) = mpsc::channel(4096);
-        let hand = Hand { client: server.client(number), answers };
-        let identity = Identity { id: "hub".into(), incarnation: 1, lease_seconds: 900 };
+        let client = server.client(number);
+        let hand = Hand { client, home: "idlewild-system".into(), answers };
+        let incarnation = incarnation(server);
+        let identity = Identity { id: "hub".into(), incarnation, lease_seconds: 900 };
         let process = crate::metrics::Process::new("hub");
         let metrics = crate::metrics::Hub::new(&process.registry);
         let registry = process.registry;
@@ -88,6 +111,7 @@ impl Hub {
             Loop::new(identity, hand, std::sync::Arc::default(), (figures, Clock::default()));
         list(server, |event| inner.state.take(event, now.instant));
         assert_eq!(inner.state.closed_gates(), Vec::<&str>::new());
+        prepare(&mut inner);
         inner.begin(now.instant);
         Self { number, inner, events, registry }
     }

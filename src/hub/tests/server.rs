@@ -160,8 +160,16 @@ impl Store {
         let word = |key: &str| lease["job"][key].as_str().unwrap().to_owned();
         let job = self.objects.get(&("gpujobs".to_owned(), word("namespace"), word("name")));
         let same = job.filter(|job| job["metadata"]["uid"] == lease["job"]["uid"]);
+        // What is taken up again is recorded as such, and what is rejected is not.
+        let allocated = |job: &Value| {
+            let held = job["status"]["allocations"].as_array().into_iter().flatten();
+            held.into_iter().any(|held| held["epoch"] == lease["epoch"])
+        };
+        let rejected = lease.get("adopted").is_some() && lease.get("withdrawn").is_some();
         same.is_none_or(|job| {
-            job["status"]["nextAttempt"].as_u64() > lease["epoch"]["attempt"].as_u64()
+            rejected
+                || allocated(job)
+                || job["status"]["nextAttempt"].as_u64() > lease["epoch"]["attempt"].as_u64()
         })
     }
 

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::member::{Member, Mood};
-use super::objects::{at, job, job_at, member, namespace, queue};
+use super::objects::{at, identity, identity_at, job, job_at, member, namespace, queue};
 use super::process::Hub;
 use super::request::Call;
 use super::server::Server;
@@ -38,6 +38,7 @@ impl World {
         let server = Server::default();
         let members: Vec<_> = members.iter().map(|(name, gpus)| Member::new(name, *gpus)).collect();
         let mut world = Self { server, hubs: Vec::new(), members, now };
+        world.server.store().put(identity_at(), identity(1));
         world.put("gpuqueues", "", "default", queue());
         world.put("namespaces", "", "team", namespace());
         for n in 0..world.members.len() {

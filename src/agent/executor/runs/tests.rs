@@ -2,6 +2,7 @@ use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::agent::executor::lost::Nodes;
 use crate::agent::executor::step::{Memory, Verdict};
 use crate::api::GuestLease;
 
@@ -43,6 +44,7 @@ fn steps(lease: &GuestLease, pods: Vec<(Key, (String, Guest))>, seconds: i64) ->
         memory: &Memory::default(),
         verdict: None,
         contact: None,
+        nodes: &Nodes::default(),
     };
     decide(&run, at(seconds)).steps
 }
@@ -121,8 +123,15 @@ fn writes_in_flight_are_not_decided_again() {
     let busy = |tasks: &[Task]| {
         let memory = Memory { busy: tasks.iter().copied().collect(), ..Memory::default() };
         let verdict = Some(&verdict);
-        let run =
-            Run { lease: &lease, pool: None, pods: &pods, memory: &memory, verdict, contact: None };
+        let run = Run {
+            lease: &lease,
+            pool: None,
+            pods: &pods,
+            memory: &memory,
+            verdict,
+            contact: None,
+            nodes: &Nodes::default(),
+        };
         decide(&run, at(0)).steps.len()
     };
     let key = Key { index: 0, rank: 0 };
@@ -150,8 +159,15 @@ fn what_a_status_says_can_be_stored_whatever_pods_and_hubs_say() {
     let gone = BTreeMap::new();
     let ended = [pod(0, json!({"phase": "Failed", "conditions": conditions}))].into();
     for pods in [&gone, &ended] {
-        let run =
-            Run { lease: &lease, pool: None, pods, memory: &memory, verdict: None, contact: None };
+        let run = Run {
+            lease: &lease,
+            pool: None,
+            pods,
+            memory: &memory,
+            verdict: None,
+            contact: None,
+            nodes: &Nodes::default(),
+        };
         let steps = decide(&run, at(0)).steps;
         let [Step::Report(status)] = steps.as_slice() else { panic!("{steps:?}") };
         let group = &status.ended[0];

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::gpulease::{GpuLeaseStatus, Withdrawal};
+use crate::api::gpulease::{Adoption, GpuLeaseStatus, Withdrawal};
 
 /// What a decision depends on besides the two records.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub(in crate::agent::link) enum Step {
     Confirm,
     /// Tell the executor that the hub wants an end.
     Withdraw(Withdrawal),
+    /// Tell the executor that the hub calls it current although it expired.
+    Adopt(Adoption),
     /// Write this status to the hub.
     Report(Box<GpuLeaseStatus>),
     /// Write this status to the hub once it is certain that there is no guest.

@@ -2,7 +2,7 @@ use k8s_openapi::jiff::SignedDuration;
 use serde_json::json;
 
 use super::*;
-use crate::api::gpulease::{EndedGroup, GuestLeaseStatus};
+use crate::api::gpulease::{Adoption, EndedGroup, GuestLeaseStatus};
 
 const NOW: i64 = 1_000_000;
 
@@ -27,6 +27,12 @@ fn phase_of(text: &str) -> LeasePhase {
 
 fn withdrawal(reason: &str) -> Withdrawal {
     Withdrawal { reason: reason.into(), grace_seconds: 5 }
+}
+
+/// The adoption of what expired at this second.
+fn adoption(second: &str) -> Adoption {
+    let at = Timestamp::from_second(second.parse().unwrap()).unwrap();
+    Adoption { expired_at: Some(Time(at)) }
 }
 
 /// A lease in short notation: `generation=2 phase=Accepted withdrawn=Suspended`; `-` is none.
@@ -54,6 +60,8 @@ fn lease(text: &str) -> Option<GpuLease> {
             "generation" => lease.metadata.generation = value.parse().ok(),
             "phase" => status.phase = Some(phase_of(value)),
             "withdrawn" => lease.spec.withdrawn = Some(withdrawal(value)),
+            "resumes" => lease.spec.adopted = Some(Adoption::default()),
+            "adopted" => lease.spec.adopted = Some(adoption(value)),
             "hub" => lease.spec.hub_id = value.into(),
             "incarnation" => lease.spec.epoch.incarnation = value.parse().unwrap(),
             "tampered" => wrong = true,
@@ -85,8 +93,14 @@ fn guest(text: &str) -> Option<GuestLease> {
                 "confirmed" => guest.spec.confirmed = true,
                 "forgotten" => guest.spec.forgotten = true,
                 "withdrawn" => guest.spec.withdrawn = Some(withdrawal(value)),
+                "adopted" => guest.spec.adopted = Some(adoption(value)),
+                "expired" => status.expired_at = adoption(value).expired_at,
                 "grant" => guest.spec.grant = value.into(),
                 "other" => guest.spec.lease_uid = "other".into(),
+                "attempt" => guest.spec.epoch.attempt = value.parse().unwrap(),
+                "incarnation" => guest.spec.epoch.incarnation = value.parse().unwrap(),
+                "pool" => guest.spec.pool = value.into(),
+                "indexes" => guest.spec.indexes = value.into(),
                 "ago" => {
                     let ago = SignedDuration::from_secs(value.parse().unwrap());
                     status.end_time = Some(Time(now() - ago));
@@ -139,6 +153,10 @@ impl World {
                 let said = format!("withdraw {}", withdrawal.reason);
                 self.guest.as_mut().unwrap().spec.withdrawn = Some(withdrawal);
                 said
+            }
+            Step::Adopt(adoption) => {
+                self.guest.as_mut().unwrap().spec.adopted = Some(adoption);
+                "adopt".into()
             }
             Step::Report(status) => self.report(*status),
             Step::ReportMissing(status) => {
@@ -262,6 +280,27 @@ fn what_the_executor_reports_is_mirrored_and_reservation_is_called_acceptance() 
 }
 
 #[test]
+fn an_expired_guest_is_told_of_the_adoption_of_this_expiry_and_of_no_other() {
+    let expired = "phase=Running confirmed expired=70";
+    check("phase=Running", expired, &["Running"]);
+    check("generation=2 phase=Running adopted=70", expired, &["adopt", "Running"]);
+    check(
+        "generation=2 phase=Running adopted=70",
+        &format!("{expired} adopted=60"),
+        &["adopt", "Running"],
+    );
+    check("generation=2 phase=Running adopted=60", expired, &["Running"]);
+    let withdrawn = "generation=2 phase=Running adopted=70 withdrawn=Superseded";
+    let world = check(withdrawn, expired, &["withdraw Superseded", "adopt", "Running"]);
+    assert!(world.guest.unwrap().spec.withdrawn.is_some(), "what is withdrawn stays so");
+    check(
+        "generation=2 phase=Running adopted=70",
+        "phase=Released confirmed expired=70",
+        &["Released"],
+    );
+}
+
+#[test]
 fn an_ended_lease_still_owes_the_generation_that_was_seen() {
     check("generation=3 phase=Released withdrawn=X", "-", &["Released"]);
     check("generation=3 phase=Refused withdrawn=X", "-", &["Refused"]);
@@ -316,10 +355,27 @@ fn only_indexes_that_had_not_ended_are_added() {
 }
 
 #[test]
-fn the_record_of_another_lease_of_the_same_name_is_never_taken_for_ours() {
-    check("new", "other phase=Running confirmed", &["Refused LeaseExists"]);
+fn a_lease_that_the_hub_makes_again_finds_its_guest_and_begins_nothing() {
+    check("new", "other phase=Running confirmed", &["Running"]);
+    check("new", "other phase=Released confirmed ago=1", &["Released"]);
+    check("new resumes", "other phase=Running confirmed", &["Running"]);
+    check("new resumes incarnation=1", "other incarnation=1 phase=Running confirmed", &["Running"]);
+    let rejected = "new resumes withdrawn=Superseded";
+    check(rejected, "other phase=Running confirmed", &["withdraw Superseded", "Running"]);
+    // What only takes up again never begins.
     check("new", "other phase=Reserved", &["remove", "propose"]);
-    check("new", "other phase=Released confirmed ago=1", &["forget", "Refused LeaseExists"]);
+    check("new resumes", "other phase=Reserved", &["remove", "Refused NothingToAdopt"]);
+    check("new resumes", "-", &["Refused NothingToAdopt"]);
+}
+
+#[test]
+fn the_record_of_another_attempt_under_the_same_name_is_never_taken_for_ours() {
+    for other in ["attempt=8", "pool=other", "indexes=0", "incarnation=1"] {
+        let running = format!("other {other} phase=Running confirmed");
+        check("new", &running, &["Refused LeaseExists"]);
+        let ended = format!("other {other} phase=Released confirmed ago=1");
+        check("new", &ended, &["forget", "Refused LeaseExists"]);
+    }
 }
 
 #[test]
