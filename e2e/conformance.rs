@@ -5,6 +5,7 @@
 //! `IDLEWILD_CONFORMANCE=<seed>..<seed>` goes through many, for a long search.
 
 mod chance;
+mod collected;
 mod plan;
 mod samples;
 mod twins;
@@ -53,6 +54,8 @@ fn the_simulated_server_answers_as_a_real_one() {
         let missing = EXPECTED.iter().filter(|what| !reached.contains_key(**what));
         let missing: Vec<_> = missing.filter(|_| seeds.len() >= 50).collect();
         assert!(missing.is_empty(), "no sequence reached {missing:?}");
+        collected::dependents_go_as_a_real_collector_takes_them(client).await;
+        collected::namespaces_end_as_real_ones_do(client).await;
     });
 }
 

@@ -29,8 +29,12 @@ impl Planner {
     pub(super) fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
         let mut all = samples::all();
-        let mut kinds = Vec::new();
-        for _ in 0..3 {
+        // Each kind has its turn, and pods, of which there is most to say, have it often.
+        let turn = usize::try_from(seed).unwrap() % all.len();
+        let mut kinds = vec![all.swap_remove(turn)];
+        let pods = all.iter().position(|sample| sample.plural == "pods");
+        kinds.extend(pods.filter(|_| seed.is_multiple_of(3)).map(|pods| all.swap_remove(pods)));
+        while kinds.len() < 3 {
             kinds.push(all.swap_remove(chance.below(all.len())));
         }
         Self { chance, seed, kinds, watches: Vec::new() }

@@ -84,7 +84,8 @@ fn request(method: &str, uri: &str, body: &Value, content: &str) -> Request<Body
     request.body(Body::from(bytes)).unwrap()
 }
 
-fn call(method: &str, uri: &str, body: &Value, content: &str) -> Call {
+/// A request as the simulated server reads it.
+pub(super) fn call(method: &str, uri: &str, body: &Value, content: &str) -> Call {
     let method = Method::from_bytes(method.as_bytes()).unwrap();
     let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
     Call::parse(&method, uri, &bytes, content.to_owned())
