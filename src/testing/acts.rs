@@ -189,6 +189,7 @@ fn lie(run: &mut Run, hub: usize, member: usize) {
         _ => json!({"phase": "Refused", "refusal": {"reason": "Nonsense", "message": "\u{0}\u{7}"}}),
     };
     run.lied.insert(hub);
+    run.doubts.1.insert(hub);
     run.all.network.wire().meet("Lie");
     // The server may refuse it.
     let path = format!("/apis/idlewild.dev/v1alpha1/namespaces/{namespace}/gpuleases/{}/status", at.name);

@@ -28,6 +28,7 @@ fn one_seed_again() {
     }
     let outcome = one(seed, &Counters::new());
     println!("{}\n{:#?}\n{:?}", outcome.tail, outcome.seen, outcome.sum);
+    println!("{}", outcome.state);
     assert!(outcome.wrong.is_empty(), "{:#?}", outcome.wrong);
 }
 

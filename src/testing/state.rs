@@ -19,7 +19,11 @@ pub(crate) fn of(all: &Federation) -> Value {
     let hubs: Vec<Value> = hubs.collect();
     let members = all.members.iter().map(|member| {
         let store = member.server.store();
-        json!({"pods": store.of_kind("pods", "").count()})
+        let open = store.of_kind("guestleases", "").filter(|(_, lease)| {
+            !matches!(lease["status"]["phase"].as_str(), Some("Released" | "Refused"))
+        });
+        let open: Vec<Value> = open.map(|(_, lease)| Value::clone(lease)).collect();
+        json!({"pods": store.of_kind("pods", "").count(), "open": open})
     });
     json!({"hubs": hubs, "members": members.collect::<Vec<_>>()})
 }

@@ -11,6 +11,7 @@ use super::books::Terms;
 use super::guest::{Guest, Key, Stage, Trouble};
 use super::outcome::{self, Outcome};
 use super::step::{Decision, End, Run, Step, Stop, Task, Why, task};
+use super::workload::LEAST_GRACE;
 use super::{gang, lost, report};
 use crate::api::gpulease::{GuestLeaseStatus, LeasePhase, LeaseRefusal};
 use crate::engine::indexes::Indexes;
@@ -84,7 +85,7 @@ pub(super) fn grace(run: &Run<'_>) -> i64 {
     let spec = &run.lease.spec;
     let asked = spec.withdrawn.as_ref().map_or(i64::MAX, |withdrawn| withdrawn.grace_seconds);
     let notice = run.pool.map_or(i64::MAX, |pool| pool.spec.offer.notice_seconds);
-    spec.grace_seconds.min(asked).min(notice).max(0)
+    spec.grace_seconds.min(asked).min(notice).max(LEAST_GRACE)
 }
 
 /// What one look at a lease found.

@@ -18,6 +18,10 @@ const USER: i64 = 65_532;
 /// Volume that stands in for /dev/shm, whose default of 64 MiB breaks data loaders.
 const SHM: &str = "idlewild-shm";
 
+/// A pod whose grace is 0 is taken off the API server at once, while it may still run: nobody would
+/// learn when its GPUs are free.
+pub(super) const LEAST_GRACE: i64 = 1;
+
 /// Which pod is built, and where.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'a> {
@@ -141,7 +145,7 @@ fn pod_spec(lease: &GuestLease, pool: &GpuPoolSpec, plan: Plan<'_>) -> Value {
     let longest = lease.spec.active_deadline_seconds.min(pool.offer.max_attempt_seconds);
     let longest = plan.closes_in.map_or(longest, |left| left.min(longest)).max(1);
     put("activeDeadlineSeconds", longest.into());
-    let grace = lease.spec.grace_seconds.min(pool.offer.notice_seconds).max(0);
+    let grace = lease.spec.grace_seconds.min(pool.offer.notice_seconds).max(LEAST_GRACE);
     put("terminationGracePeriodSeconds", grace.into());
     if !defaults.runtime_class_name.is_empty() {
         put("runtimeClassName", defaults.runtime_class_name.clone().into());

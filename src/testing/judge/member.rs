@@ -17,6 +17,8 @@ pub(crate) struct Book {
     looked: usize,
     leases: BTreeMap<String, Object>,
     pods: BTreeMap<String, Object>,
+    /// UIDs of all pods that a lease ever had, with their indexes.
+    made: BTreeMap<String, BTreeMap<String, u32>>,
     nodes: BTreeMap<String, i64>,
     incarnations: BTreeMap<String, u64>,
 }
@@ -111,13 +113,10 @@ impl Book {
         let told = groups.fold(Indexes::default(), |all, one| all.union(&indexes(&one["indexes"])));
         let open = indexes(&spec["indexes"]).minus(&told);
         let size = spec["size"].as_i64().unwrap_or(1);
-        let label = |pod: &Value| pod["metadata"]["labels"]["idlewild.dev/replica-index"].clone();
-        let index = |pod: &Value| label(pod).as_str().and_then(|text| text.parse::<u32>().ok());
-        let owner = &lease["metadata"]["uid"];
-        let over = self.pods.values().filter(|pod| {
-            pod["metadata"]["ownerReferences"][0]["uid"] == *owner
-                && is_over(pod)
-                && index(pod).is_some_and(|index| open.contains(index))
+        let owner = lease["metadata"]["uid"].as_str().unwrap_or_default();
+        let made = self.made.get(owner).into_iter().flatten();
+        let over = made.filter(|(uid, index)| {
+            open.contains(**index) && self.pods.get(*uid).is_none_or(|pod| is_over(pod))
         });
         let over = i64::try_from(over.count()).unwrap_or(0);
         (i64::from(open.len()) * size - over) * spec["gpu"]["count"].as_i64().unwrap_or(1)
@@ -130,8 +129,10 @@ impl Book {
             return;
         };
         let uid = new["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-        let old = self.pods.insert(uid, Arc::clone(new));
+        let old = self.pods.insert(uid.clone(), Arc::clone(new));
         if old.is_none() && change.at.namespace == GUESTS {
+            let owner = new["metadata"]["ownerReferences"][0]["uid"].as_str().unwrap_or_default();
+            self.made.entry(owner.to_owned()).or_default().insert(uid, index_of(new));
             self.born(new, findings);
         }
         let node = |pod: &Value| pod["spec"]["nodeName"].as_str().unwrap_or("").to_owned();
@@ -160,9 +161,7 @@ impl Book {
         findings.require(lease["spec"]["confirmed"] == true, || {
             format!("I10: guest {name} of a lease that its hub never confirmed")
         });
-        let label = &pod["metadata"]["labels"]["idlewild.dev/replica-index"];
-        let index = label.as_str().and_then(|text| text.parse().ok()).unwrap_or(u32::MAX);
-        findings.require(indexes(&lease["spec"]["indexes"]).contains(index), || {
+        findings.require(indexes(&lease["spec"]["indexes"]).contains(index_of(pod)), || {
             format!("I10: guest {name} of an index that its lease does not cover")
         });
         let deadline = pod["spec"]["activeDeadlineSeconds"].as_i64();
@@ -196,4 +195,9 @@ impl Book {
             format!("I5: {hub} went from incarnation {before} to {highest}")
         });
     }
+}
+
+fn index_of(pod: &Value) -> u32 {
+    let label = &pod["metadata"]["labels"]["idlewild.dev/replica-index"];
+    label.as_str().and_then(|text| text.parse().ok()).unwrap_or(u32::MAX)
 }

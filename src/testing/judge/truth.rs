@@ -11,9 +11,9 @@ use crate::testing::federation::{Federation, GUESTS, Member};
 use crate::testing::models::{GPU, Run, gpus, is_over};
 
 /// When something last happened to a member that promises do not cover: its agent, its API server
-/// or its nodes were away.
+/// or its nodes were away. And hubs to which a member lied.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Doubts(pub(crate) BTreeMap<usize, Timestamp>);
+pub(crate) struct Doubts(pub(crate) BTreeMap<usize, Timestamp>, pub(crate) BTreeSet<usize>);
 
 /// What is known of what ran.
 #[derive(Default)]
@@ -134,7 +134,11 @@ fn began(
     findings: &mut Findings<'_>,
 ) {
     let Some(this) = replica(run) else { return };
-    let job = hubs.iter().find_map(|hub| hub.job_of(this.0));
+    let found = hubs.iter().enumerate().find_map(|(at, hub)| Some((at, hub.job_of(this.0)?)));
+    if found.is_some_and(|(hub, _)| doubts.1.contains(&hub)) {
+        return;
+    }
+    let job = found.map(|(_, job)| job);
     let failover = job.map(|job| job["spec"]["failover"].clone()).unwrap_or_default();
     let never = failover["duplicatePolicy"] == "Never";
     let stops = failover["afterLease"] == "Stop";

@@ -275,7 +275,8 @@ proptest! {
                 prop_assert_eq!(forbidden(&pod), Vec::<&str>::new());
                 let spec = &pod["spec"];
                 prop_assert_eq!(&spec["securityContext"]["runAsNonRoot"], &json!(true));
-                prop_assert!(spec["terminationGracePeriodSeconds"].as_i64().unwrap() <= 60);
+                let grace = spec["terminationGracePeriodSeconds"].as_i64().unwrap();
+                prop_assert!((1..=60).contains(&grace), "0 would be no wait for its end: {grace}");
                 let own = &spec["containers"][0]["securityContext"];
                 prop_assert_eq!(&own["allowPrivilegeEscalation"], &json!(false));
                 prop_assert_eq!(&own["capabilities"], &json!({"drop": ["ALL"]}));
