@@ -13,6 +13,10 @@ use super::error::Error;
 
 /// Deadline of a read or write of one object.
 pub const CALL: Duration = Duration::from_secs(10);
+/// A connection that brings nothing for so long is dead, as when a firewall has forgotten it or a
+/// virtual address has moved, which resets nothing. Watches are renewed after forty seconds. While it
+/// lasts whoever watches is blind, an owner's demand included.
+pub const DEAD_AFTER: Duration = Duration::from_secs(50);
 
 /// Where the credentials of a client come from.
 #[derive(Clone, Debug, Default)]
@@ -52,10 +56,7 @@ pub fn hardened(mut config: Config) -> Config {
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(5));
     config.write_timeout = Some(CALL);
-    // Watches are renewed after forty seconds: silence for longer is a dead connection, as when a
-    // firewall has forgotten it or a virtual address has moved, which resets nothing. While it lasts
-    // whoever watches is blind, an owner's demand included.
-    config.read_timeout = Some(Duration::from_secs(50));
+    config.read_timeout = Some(DEAD_AFTER);
     // A pooled connection's idle time must not count as silence of the watch that reuses it.
     config.reset_reader_on_write = true;
     config

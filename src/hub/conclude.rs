@@ -19,7 +19,7 @@ use crate::api::reasons;
 use crate::engine::explain::{self, WaitReason};
 use crate::engine::lifecycle::failover::bound;
 use crate::engine::lifecycle::{ANSWER_MILLIS, Allocation, Step};
-use crate::engine::model::{Epoch, Placement, Refusal, Waiting};
+use crate::engine::model::{Epoch, JobId, Placement, Refusal, Waiting};
 
 /// A waiting job's message is rewritten at most this often while its reason stays the same.
 const REWORDED_AFTER: Duration = Duration::from_mins(1);
@@ -55,10 +55,11 @@ pub(super) fn conclude(
         }
     }
     if let Ok(asked) = pass.asked.clone() {
-        if let Some(notes) = state.notes.get_mut(&pass.id).filter(|_| !placed.is_empty()) {
-            notes.hold = None;
-        }
+        // What it wanted when it was looked at may be on record since: nothing is placed twice.
+        let wanted = pass.advance.wanted.clone();
+        let placed = placed.into_iter().filter(|one| one.indexes.minus(&wanted).is_empty());
         for placement in placed {
+            settle(state, &pass.id, &placement);
             let allocation = allocate(state, &mut pass, placement, (identity, now));
             let saved = &pass.advance.record.checkpoints;
             let lease = leases::build(&pass.job, &allocation, saved, &identity.id);
@@ -78,6 +79,15 @@ pub(super) fn conclude(
         others.push(Work::Job(Box::new(work)));
     }
     others
+}
+
+/// Notes that this much of what the job wants is placed: rounds may come before it is looked at again.
+fn settle(state: &mut State, id: &JobId, placement: &Placement) {
+    let Some(notes) = state.notes.get_mut(id) else { return };
+    notes.hold = None;
+    if let Some(demand) = &mut notes.demand {
+        demand.wanted = demand.wanted.minus(&placement.indexes);
+    }
 }
 
 /// Whether the store holds all that the lease of `epoch` reported.

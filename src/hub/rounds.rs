@@ -201,7 +201,8 @@ fn standing_demands(state: &State, passes: &[Pass], now: Now) -> Vec<Demand> {
     let waits = |(id, notes): &(&JobId, &Notes)| notes.waits && !notes.busy && !looked.contains(id);
     let others = state.notes.iter().filter(waits);
     let demand = |(_, notes): (&JobId, &Notes)| {
-        Some(Demand { hold: hold_of(notes, now), ..notes.demand.clone()? })
+        let demand = notes.demand.as_ref().filter(|demand| !demand.wanted.is_empty())?;
+        Some(Demand { hold: hold_of(notes, now), ..demand.clone() })
     };
     others.filter_map(demand).collect()
 }

@@ -23,9 +23,7 @@ use super::models::patch;
 use super::server::{At, Call, Server, Verb, Watch, response};
 use super::time::Epoch;
 use super::trace::Trace;
-
-/// After so long without a byte a connection counts as dead, as `cluster::client` sets it.
-const DEAD_AFTER: Duration = Duration::from_secs(130);
+use crate::cluster::client::DEAD_AFTER;
 
 /// What is wrong with the way between a process and a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -218,8 +218,14 @@ pub fn vanished(guest: &Guest, cause: Option<&str>, limit: i64, now: Timestamp) 
     Outcome { conditions, lost, ..Outcome::evicted(reason, now) }
 }
 
+/// What the kubelet says of a container that was gone when it looked for it, as after its node lost
+/// power; and what the runtime says that finds it dead.
+const LOST_CONTAINER: [&str; 2] = ["ContainerStatusUnknown", "Unknown"];
+
 fn own_failure(guest: &Guest) -> String {
+    let lost = |one: &EndedContainer| LOST_CONTAINER.contains(&one.reason.as_str());
     match guest.reason.as_deref() {
+        _ if guest.ended.iter().any(lost) => NODE_FAILURE,
         Some(DEADLINE_EXCEEDED) => DEADLINE_EXCEEDED,
         Some(
             "Evicted" | "NodeLost" | "Shutdown" | "NodeShutdown" | "Terminated" | "Preempting",
@@ -366,6 +372,17 @@ mod tests {
         // A failure is no eviction, but the next attempt goes on from its save as well.
         let failed = json!({"status": {"containerStatuses": ended(1, "05:20", &at("05:10"))}});
         assert_eq!(saved("Failed", &failed, "01:00"), (kept("05:10"), 0));
+    }
+
+    /// Found by the simulation (seed 107): a node that lost power made jobs fail.
+    #[test]
+    fn what_its_node_lost_is_no_failure_of_its_own() {
+        for (code, word) in [(137, "ContainerStatusUnknown"), (255, "Unknown")] {
+            let mut containers = ended(code, "01:00", "");
+            containers[0]["state"]["terminated"]["reason"] = word.into();
+            let more = json!({"status": {"containerStatuses": containers}});
+            check("Failed", more, None, (NODE_FAILURE, Some(code)));
+        }
     }
 
     #[test]

@@ -86,3 +86,26 @@ async fn a_new_hub_goes_on_with_what_runs() {
     assert_eq!(world.phase("later"), "Succeeded");
     world.is_silent().await;
 }
+
+/// Found by the simulation (seed 73): the rest of the job waited, its lease was not made at once, and
+/// the next round gave out a replica again that was on record.
+#[tokio::test]
+async fn a_replica_whose_lease_could_not_be_made_is_not_placed_again_meanwhile() {
+    let mut world = World::new(&[("north", 1)]).await;
+    world.mood(Mood::Runs);
+    world.server.store().fault = Some((1, Fault::FailsBefore));
+    world.submit("train", 3, json!({}));
+    world.pass(0).await;
+    assert_eq!(world.leases().len(), 0, "the write failed");
+    // Room comes free before it is tried again.
+    world.members[0].gpus = 3;
+    world.members[0].serial += 1;
+    world.members[0].publish(&mut world.server.store());
+    world.pass(0).await;
+    let job = world.job("train");
+    let allocations = job["status"]["allocations"].as_array().unwrap();
+    let indexes: Vec<&str> =
+        allocations.iter().map(|one| one["indexes"].as_str().unwrap()).collect();
+    let once: std::collections::BTreeSet<&str> = indexes.iter().copied().collect();
+    assert_eq!(once.len(), indexes.len(), "{indexes:?}");
+}

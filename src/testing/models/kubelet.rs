@@ -319,7 +319,7 @@ impl Run {
         let state = match (self.ended, self.began) {
             (Some((at, code, _)), Some(began)) => json!({"terminated": {"exitCode": code,
                 "startedAt": began, "finishedAt": at, "message": self.message(code),
-                "reason": if code == 0 { "Completed" } else { "Error" }}}),
+                "reason": self.last_word(code)}}),
             (Some(_), None) => return Some(self.refused(status)),
             (None, Some(began)) => json!({"running": {"startedAt": began}}),
             (None, None) => json!({"waiting": {"reason": "ContainerCreating"}}),
@@ -329,10 +329,20 @@ impl Run {
             .map(|one| json!({"name": one["name"], "image": one["image"], "imageID": "",
                 "ready": ready, "restartCount": 0, "state": state}))
             .collect();
-        if let Some((_, _, word)) = self.ended.filter(|(_, _, word)| !word.is_empty()) {
+        let of_pod = |word: &str| !word.is_empty() && word != "ContainerStatusUnknown";
+        if let Some((_, _, word)) = self.ended.filter(|(_, _, word)| of_pod(word)) {
             status["reason"] = word.into();
         }
         Some(status)
+    }
+
+    /// What the kubelet says of a container that ended so.
+    fn last_word(&self, code: i64) -> &'static str {
+        match self.ended {
+            Some((_, _, word @ "ContainerStatusUnknown")) => word,
+            _ if code == 0 => "Completed",
+            _ => "Error",
+        }
     }
 
     fn refused(&self, mut status: Value) -> Value {
