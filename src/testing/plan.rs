@@ -284,7 +284,9 @@ fn job(random: &mut StdRng, name: &str) -> Value {
         spec["failover"] = json!({"tolerationSeconds": tolerance, "duplicatePolicy": policy,
             "afterLease": after});
     }
-    if random.random_bool(0.3) {
+    // What must never run twice waits for the end of its pods' time, where nobody saw them end.
+    let never = spec["failover"]["duplicatePolicy"] == "Never";
+    if never || random.random_bool(0.3) {
         spec["maxRunningSeconds"] = random.random_range(20..=300).into();
     }
     if random.random_bool(0.15) {

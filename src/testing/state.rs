@@ -23,7 +23,8 @@ pub(crate) fn of(all: &Federation) -> Value {
             !matches!(lease["status"]["phase"].as_str(), Some("Released" | "Refused"))
         });
         let open: Vec<Value> = open.map(|(_, lease)| Value::clone(lease)).collect();
-        json!({"pods": store.of_kind("pods", "").count(), "open": open})
+        json!({"pods": store.of_kind("pods", "").count(), "open": open,
+            "owners": store.of_kind("pods", "owner").map(|(_, pod)| Value::clone(pod)).collect::<Vec<_>>()})
     });
     json!({"hubs": hubs, "members": members.collect::<Vec<_>>()})
 }

@@ -110,8 +110,8 @@ impl State {
             Seen::Broken => {}
             Seen::Object(Ok(pod)) => self.put_pod(pod, now),
             Seen::Object(Err(uid)) => {
-                self.pods.forget(&uid);
-                if self.usages.set(&uid, None) {
+                let waited = self.pods.forget(&uid).is_some_and(|pod| is_wish(&pod));
+                if self.usages.set(&uid, None) || waited {
                     self.capacity_changed();
                 }
             }

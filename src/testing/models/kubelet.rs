@@ -105,7 +105,9 @@ impl Kubelet {
 
     /// A node loses power and comes back: nothing that ran on it does.
     pub(crate) fn reboot(&mut self, node: &str, now: Timestamp) {
-        for run in self.runs.values_mut().filter(|run| run.node == node && run.ended.is_none()) {
+        // What had not begun begins when it is back.
+        let on = self.runs.values_mut().filter(|run| run.node == node);
+        for run in on.filter(|run| run.began.is_some() && run.ended.is_none()) {
             run.ended = Some((now, KILLED, "ContainerStatusUnknown"));
         }
     }

@@ -285,3 +285,20 @@ fn guests_fill_the_reserve_up_again() {
     world.settle(&mut state);
     assert_eq!(deleted(&world), ["a-0", "a-1"]);
 }
+
+/// Found by the simulation (seed 221): its GPUs stayed the owner's in all pictures to come.
+#[test]
+fn room_that_a_pod_waited_for_is_lent_again_when_it_no_longer_waits() {
+    let mut world = World::new(1, &json!({}));
+    let mut state = world.listed();
+    world.settle(&mut state);
+    wants(&mut world, "mine", 3, json!({}), json!({}));
+    world.pass(2);
+    world.settle(&mut state);
+    assert_eq!(world.pools["a"].status.clone().unwrap().gpus.free, 5);
+    // It failed before any scheduler took it on, as one does that was told to go.
+    wants(&mut world, "mine", 3, json!({}), json!({"phase": "Failed"}));
+    world.pass(2);
+    world.settle(&mut state);
+    assert_eq!(world.pools["a"].status.clone().unwrap().gpus.free, 8);
+}
