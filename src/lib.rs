@@ -89,5 +89,6 @@ pub mod telemetry;
 
 #[cfg(test)]
 mod layering;
+mod planted;
 #[cfg(test)]
 mod testing;

@@ -77,7 +77,11 @@ pub async fn run(
 }
 
 impl Told {
-    pub(crate) fn new(executor: metrics::Executor, link: metrics::Link, common: metrics::Common) -> Self {
+    pub(crate) fn new(
+        executor: metrics::Executor,
+        link: metrics::Link,
+        common: metrics::Common,
+    ) -> Self {
         Self {
             executor: (executor::Figures::new(executor, common.clone()), Arc::default()),
             link: (link::Figures::new(link, common), Arc::default()),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::indexes::Indexes;
 use super::model::Epoch;
+use crate::planted::{Defect, planted};
 use ends::{count, doom, end};
 
 mod adoption;
@@ -132,6 +133,9 @@ pub enum Standing {
 /// Ends all leases of a job that is gone.
 #[must_use]
 pub fn retire(leases: &BTreeMap<Epoch, Lease>) -> Vec<Step> {
+    if planted(Defect::LeasesStay) {
+        return Vec::new();
+    }
     let step = |lease: &Lease| match (lease.stage, lease.withdrawn) {
         (Stage::Released | Stage::Refused, _) => Some(Step::Remove(lease.epoch)),
         (_, false) => Some(Step::Withdraw(lease.epoch, "JobDeleted")),
@@ -224,6 +228,9 @@ fn overdue(
     seen: &Sighting,
 ) -> Option<i64> {
     let (Standing::Silent(seconds) | Standing::Left(seconds)) = seen.standing else { return None };
+    if planted(Defect::LostForEver) {
+        return None;
+    }
     let bound = failover::bound(terms, allocation, seen.lease)?;
     let millis = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000);
     if seconds < bound {
@@ -303,7 +310,8 @@ fn unanswered_too_long(record: &Record, lease: &Lease, now: i64) -> bool {
 
 /// The replicas that may run and hold no lease.
 fn wanted(terms: &Terms, record: &Record) -> Indexes {
-    if terms.stopped.is_some() || terms.held || record.verdict.is_some() {
+    let over = record.verdict.is_some() && !planted(Defect::EndForgotten);
+    if terms.stopped.is_some() || terms.held || over {
         return Indexes::default();
     }
     let live = record.live();

@@ -20,6 +20,7 @@ use crate::engine::explain::{self, WaitReason};
 use crate::engine::lifecycle::failover::bound;
 use crate::engine::lifecycle::{ANSWER_MILLIS, Allocation, Step};
 use crate::engine::model::{Epoch, JobId, Placement, Refusal, Waiting};
+use crate::planted::{Defect, planted};
 
 /// A waiting job's message is rewritten at most this often while its reason stays the same.
 const REWORDED_AFTER: Duration = Duration::from_mins(1);
@@ -57,7 +58,9 @@ pub(super) fn conclude(
     if let Ok(asked) = pass.asked.clone() {
         // What it wanted when it was looked at may be on record since: nothing is placed twice.
         let wanted = pass.advance.wanted.clone();
-        let placed = placed.into_iter().filter(|one| one.indexes.minus(&wanted).is_empty());
+        let placed = placed
+            .into_iter()
+            .filter(|one| one.indexes.minus(&wanted).is_empty() || planted(Defect::PlacedTwice));
         for placement in placed {
             settle(state, &pass.id, &placement);
             let allocation = allocate(state, &mut pass, placement, (identity, now));
@@ -85,6 +88,9 @@ pub(super) fn conclude(
 fn settle(state: &mut State, id: &JobId, placement: &Placement) {
     let Some(notes) = state.notes.get_mut(id) else { return };
     notes.hold = None;
+    if planted(Defect::PlacedTwice) {
+        return;
+    }
     if let Some(demand) = &mut notes.demand {
         demand.wanted = demand.wanted.minus(&placement.indexes);
     }
@@ -118,7 +124,7 @@ fn allocate(
 ) -> Allocation {
     let (record, terms) = (&mut pass.advance.record, &pass.terms);
     let attempt = record.next_attempt;
-    record.next_attempt += 1;
+    record.next_attempt += u32::from(!planted(Defect::AttemptReused));
     let key = (namespace_of(&placement.pool.member), placement.pool.pool.clone());
     let pool = state.pools.get(&key);
     let longest = pool.map_or(1, |pool| pool.spec.offer.max_attempt_seconds);

@@ -18,10 +18,15 @@ use crate::engine::lifecycle::{
     Allocation, Checkpoint, NOT_ACCEPTED, PREEMPTED, Record, SUPERSEDED, Step,
 };
 use crate::engine::model::{Epoch, JobId};
+use crate::planted::{Defect, planted};
 
 /// Name of the lease of an attempt.
 #[must_use]
 pub(super) fn name(job_uid: &str, epoch: Epoch) -> String {
+    if planted(Defect::RandomNames) {
+        let any = crate::planted::any();
+        return format!("{job_uid}-{}-{}-{any}", epoch.incarnation, epoch.attempt);
+    }
     format!("{job_uid}-{}-{}", epoch.incarnation, epoch.attempt)
 }
 

@@ -22,6 +22,7 @@ use crate::api::{
     TAINT_UNREACHABLE, reasons,
 };
 use crate::cluster::{Error, Outcome, apply, within};
+use crate::planted::{Defect, planted};
 
 /// A member was invited.
 const INVITED: &str = "Invited";
@@ -191,6 +192,9 @@ fn status(
     status.agent_version =
         version.or_else(|| join.map(|join| join.spec.agent_version.clone())).unwrap_or_default();
     status.namespace = namespace;
+    if planted(Defect::WritesAlways) {
+        status.agent_version = wall.to_string();
+    }
     let heard = silence.is_some_and(super::heartbeats::Silence::was_heard);
     let joined = heard || conditions::is_true(&status.conditions, JOINED);
     let asked = join.map(|join| join.spec.fingerprint.as_str());

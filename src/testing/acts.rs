@@ -23,7 +23,12 @@ pub(crate) fn apply(run: &mut Run, act: &Act) {
         }
         Act::Edit { hub, name, spec } => {
             let at = At::new("gpujobs", TEAM, name);
-            patch(&mut run.all.hubs[*hub].server.store(), "user", (&at, ""), &json!({ "spec": spec }));
+            patch(
+                &mut run.all.hubs[*hub].server.store(),
+                "user",
+                (&at, ""),
+                &json!({ "spec": spec }),
+            );
         }
         Act::Delete { hub, name } => {
             let at = At::new("gpujobs", TEAM, name);
@@ -82,7 +87,9 @@ pub(crate) fn apply(run: &mut Run, act: &Act) {
             run.doubt(Process::Agent(*member));
             run.all.set_member_up(*member, *up);
         }
-        Act::Node { member, node, cut, rebooted } => self::node(run, (*member, *node), *cut, *rebooted),
+        Act::Node { member, node, cut, rebooted } => {
+            self::node(run, (*member, *node), *cut, *rebooted)
+        }
         Act::Clock(process, seconds) => {
             run.all.network.wire().meet("Clock");
             run.all.slot(*process).machine.jump(*seconds);
@@ -184,15 +191,20 @@ fn lie(run: &mut Run, hub: usize, member: usize) {
         0 => json!({"phase": "Released", "endTime": now, "endReason": "Completed",
             "ended": [{"reason": "Succeeded", "exitCode": 0, "indexes": "0-90000"}]}),
         1 => json!({"phase": "Running", "serial": 9_000_000_000_i64, "pods": {"ready": 77}}),
-        2 => json!({"ended": [{"reason": "Failed", "exitCode": 1, "indexes": lease["spec"]["indexes"]}]}),
+        2 => {
+            json!({"ended": [{"reason": "Failed", "exitCode": 1, "indexes": lease["spec"]["indexes"]}]})
+        }
         3 => json!({"phase": "Released", "endTime": "1970-01-01T00:00:00Z"}),
-        _ => json!({"phase": "Refused", "refusal": {"reason": "Nonsense", "message": "\u{0}\u{7}"}}),
+        _ => {
+            json!({"phase": "Refused", "refusal": {"reason": "Nonsense", "message": "\u{0}\u{7}"}})
+        }
     };
     run.lied.insert(hub);
     run.doubts.1.insert(hub);
     run.all.network.wire().meet("Lie");
     // The server may refuse it.
-    let path = format!("/apis/idlewild.dev/v1alpha1/namespaces/{namespace}/gpuleases/{}/status", at.name);
+    let path =
+        format!("/apis/idlewild.dev/v1alpha1/namespaces/{namespace}/gpuleases/{}/status", at.name);
     let body = json!({ "status": nonsense }).to_string();
     let merge = "application/merge-patch+json".to_owned();
     store.answer("liar", &Call::parse(&Method::PATCH, &path, body.as_bytes(), merge));
@@ -211,7 +223,8 @@ pub(crate) fn all_home(run: &mut Run, member: usize) {
 pub(crate) fn all_resume(run: &mut Run) {
     for hub in &run.all.hubs {
         let mut store = hub.server.store();
-        let suspended = store.of_kind("gpujobs", "").filter(|(_, job)| job["spec"]["suspend"] == true);
+        let suspended =
+            store.of_kind("gpujobs", "").filter(|(_, job)| job["spec"]["suspend"] == true);
         let suspended: Vec<At> = suspended.map(|(at, _)| at.clone()).collect();
         for at in suspended {
             patch(&mut store, "user", (&at, ""), &json!({"spec": {"suspend": false}}));

@@ -259,8 +259,9 @@ impl Federation {
     }
 
     pub(crate) fn processes(&self) -> Vec<Process> {
-        let hubs = (0..self.hubs.len())
-            .flat_map(|hub| (0..self.shape.processes).map(move |process| Process::Hub(hub, process)));
+        let hubs = (0..self.hubs.len()).flat_map(|hub| {
+            (0..self.shape.processes).map(move |process| Process::Hub(hub, process))
+        });
         hubs.chain((0..self.members.len()).map(Process::Agent)).collect()
     }
 
@@ -311,7 +312,12 @@ impl Federation {
             }
             // What one does wakes the others, until nobody has anything to do.
             for round in 0.. {
-                assert!(round < 100, "the models of {} never rest: {:?}", member.name, store.log.last());
+                assert!(
+                    round < 100,
+                    "the models of {} never rest: {:?}",
+                    member.name,
+                    store.log.last()
+                );
                 let before = store.revision();
                 store.collect_garbage();
                 schedule(&mut store);

@@ -7,6 +7,8 @@
 //! - `judge`: what must be true at every moment, and in the end. `run`: from the beginning to the end.
 
 mod acts;
+mod crashes;
+mod defects;
 mod federation;
 mod judge;
 mod models;
@@ -14,6 +16,7 @@ mod network;
 mod plan;
 mod programs;
 mod run;
+mod scenarios;
 #[allow(dead_code, unused_imports, reason = "each binary that includes it uses a part of it")]
 pub(crate) mod server;
 // Beside what it tests, and outside of what the end-to-end tests include.

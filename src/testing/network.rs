@@ -186,7 +186,8 @@ impl Network {
             server: server.clone(),
             to: name.to_owned(),
         };
-        let service = tower::service_fn(move |request: Request<client::Body>| way.clone().carry(request));
+        let service =
+            tower::service_fn(move |request: Request<client::Body>| way.clone().carry(request));
         Client::new(service, "default")
     }
 }
@@ -307,7 +308,8 @@ impl Way {
         }
         let at = At::new(call.plural(), &call.namespace, &call.name);
         let mut store = self.server.store();
-        let note = json!({"metadata": {"annotations": {"overtaken": store.revision().to_string()}}});
+        let note =
+            json!({"metadata": {"annotations": {"overtaken": store.revision().to_string()}}});
         patch(&mut store, "somebody", (&at, ""), &note);
     }
 
@@ -371,9 +373,7 @@ impl Way {
         let trouble = self.network.wire().trouble(&self.life.name, &self.to);
         matches!(
             trouble,
-            Some(
-                Trouble::BlackHole | Trouble::OneWay | Trouble::DeafWatch | Trouble::Refused
-            )
+            Some(Trouble::BlackHole | Trouble::OneWay | Trouble::DeafWatch | Trouble::Refused)
         )
     }
 }

@@ -239,7 +239,10 @@ fn shape(random: &mut StdRng) -> Shape {
 
 fn process(random: &mut StdRng, shape: &Shape) -> Process {
     match random.random_bool(0.5) {
-        true => Process::Hub(random.random_range(0..shape.hubs), random.random_range(0..shape.processes)),
+        true => Process::Hub(
+            random.random_range(0..shape.hubs),
+            random.random_range(0..shape.processes),
+        ),
         false => Process::Agent(random.random_range(0..shape.members.len())),
     }
 }

@@ -27,7 +27,11 @@ pub(crate) fn arguments(seconds: u32, exit: &str, manner: Manner) -> Value {
 }
 
 /// What the program of a pod does; `now` is when it starts.
-pub(crate) fn program(pod: &Value, pull: SignedDuration, now: k8s_openapi::jiff::Timestamp) -> Program {
+pub(crate) fn program(
+    pod: &Value,
+    pull: SignedDuration,
+    now: k8s_openapi::jiff::Timestamp,
+) -> Program {
     let container = &pod["spec"]["containers"][0];
     let word = |at: usize| container["args"][at].as_str().unwrap_or_default();
     let name = pod["metadata"]["name"].as_str().unwrap_or_default();

@@ -20,6 +20,9 @@ const MENDED: Duration = Duration::from_secs(1_500);
 /// For so long a quiet federation is listened to.
 const QUIET: Duration = Duration::from_secs(70);
 
+/// More requests than any run needs: somebody goes in circles.
+const REQUESTS: u64 = 20_000;
+
 /// What came of a run.
 pub(crate) struct Outcome {
     /// What was wrong, a sentence each.
@@ -48,8 +51,24 @@ pub(crate) struct Run {
     revives: bool,
 }
 
-/// Runs `plan` with the random numbers of `seed`; a crash may be planned at one write.
-pub(crate) fn run(seed: u64, plan: &Plan, crash: Option<Crash>, counters: &Counters) -> Outcome {
+/// What a run is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ending {
+    /// Whoever sends this write dies at it, and is started again.
+    pub(crate) crash: Option<Crash>,
+    /// Whether it is listened to in the end.
+    pub(crate) quiet: bool,
+}
+
+impl Default for Ending {
+    fn default() -> Self {
+        Self { crash: None, quiet: true }
+    }
+}
+
+/// Runs `plan` with the random numbers of `seed`.
+pub(crate) fn run(seed: u64, plan: &Plan, ending: Ending, counters: &Counters) -> Outcome {
+    let crash = ending.crash;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -66,13 +85,13 @@ pub(crate) fn run(seed: u64, plan: &Plan, crash: Option<Crash>, counters: &Count
             lied: BTreeSet::new(),
             revives: crash.is_some(),
         };
-        run.live(plan).await;
+        run.live(plan, ending.quiet).await;
         run.outcome()
     })
 }
 
 impl Run {
-    async fn live(&mut self, plan: &Plan) {
+    async fn live(&mut self, plan: &Plan, quiet: bool) {
         let mut acts = plan.acts.iter().peekable();
         let stormy = plan.acts.last().map_or(Duration::ZERO, |(at, _)| *at);
         while acts.peek().is_some() && self.goes_on() {
@@ -95,7 +114,9 @@ impl Run {
             self.judge.wrong.push(format!("after {} s: {open}", MENDED.as_secs()));
         }
         self.judge.conclude(&self.all, &self.lied);
-        self.quiet().await;
+        if quiet {
+            self.quiet().await;
+        }
     }
 
     fn goes_on(&self) -> bool {
@@ -141,6 +162,10 @@ impl Run {
             self.judge.wrong.push(why);
         }
         self.judge.look(&self.all, &self.doubts);
+        let (_, requests) = self.all.network.wire().trace.sum();
+        if requests > REQUESTS {
+            self.judge.wrong.push(format!("I22: more than {REQUESTS} requests"));
+        }
     }
 
     /// What promises do not cover happened to a process.
@@ -158,10 +183,9 @@ impl Run {
             self.all.start(process);
         }
         for member in 0..self.all.members.len() {
-            for act in [
-                Act::Api { member, up: true },
-                Act::Offer { member, offer: serde_json::json!({}) },
-            ] {
+            for act in
+                [Act::Api { member, up: true }, Act::Offer { member, offer: serde_json::json!({}) }]
+            {
                 apply(self, &act);
             }
             for node in 0..self.all.shape.members[member] {
@@ -180,6 +204,13 @@ impl Run {
         let (sum, tail) = (wire.trace.sum(), wire.trace.tail(400));
         let writes = wire.writes;
         drop(wire);
-        Outcome { wrong: self.judge.wrong, seen, sum, tail, writes, state: super::state::of(&self.all) }
+        Outcome {
+            wrong: self.judge.wrong,
+            seen,
+            sum,
+            tail,
+            writes,
+            state: super::state::of(&self.all),
+        }
     }
 }

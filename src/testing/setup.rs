@@ -37,7 +37,12 @@ pub(crate) fn hubs(all: &mut Federation) {
         }
         let data = json!({"id": hub.id, "incarnation": "1",
             "leaseSeconds": all.shape.lease_seconds.to_string()});
-        put(&mut store, SYSTEM, "configmaps", json!({"metadata": {"name": "idlewild-hub"}, "data": data}));
+        put(
+            &mut store,
+            SYSTEM,
+            "configmaps",
+            json!({"metadata": {"name": "idlewild-hub"}, "data": data}),
+        );
         let queue = json!({"namespaceSelector": {}});
         put(&mut store, "", "gpuqueues", object("GpuQueue", "default", &queue));
         for name in &names {
@@ -72,15 +77,29 @@ pub(crate) fn members(all: &mut Federation) {
             ("polite", 100, never),
             ("low", -999, "PreemptLowerPriority"),
         ] {
-            put(&mut store, "", "priorityclasses", json!({"metadata": {"name": name},
-                "value": value, "preemptionPolicy": policy}));
+            put(
+                &mut store,
+                "",
+                "priorityclasses",
+                json!({"metadata": {"name": name},
+                "value": value, "preemptionPolicy": policy}),
+            );
         }
         let tokens: serde_json::Map<String, Value> =
             all.hubs.iter().map(|hub| (hub.id.clone(), encoded(b"renew").into())).collect();
-        put(&mut store, SYSTEM, "secrets",
-            json!({"metadata": {"name": "idlewild-hub-tokens"}, "data": tokens}));
-        put(&mut store, SYSTEM, "secrets", json!({"metadata": {"name": "idlewild-agent-key"},
-            "data": {"ed25519": encoded(key)}}));
+        put(
+            &mut store,
+            SYSTEM,
+            "secrets",
+            json!({"metadata": {"name": "idlewild-hub-tokens"}, "data": tokens}),
+        );
+        put(
+            &mut store,
+            SYSTEM,
+            "secrets",
+            json!({"metadata": {"name": "idlewild-agent-key"},
+            "data": {"ed25519": encoded(key)}}),
+        );
         for number in 0..*nodes {
             let name = format!("{}-n{number}", member.name);
             let labels = json!({"lend": "a", "nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB",
@@ -95,7 +114,8 @@ pub(crate) fn members(all: &mut Federation) {
             let at = At::new("nodes", "", &name);
             patch(&mut store, WHO, (&at, "/status"), &json!({ "status": status }));
         }
-        let pool = json!({"nodeSelector": {"matchLabels": {"lend": "a"}}, "location": {"country": "DE"}});
+        let pool =
+            json!({"nodeSelector": {"matchLabels": {"lend": "a"}}, "location": {"country": "DE"}});
         put(&mut store, SYSTEM, "gpupools", object("GpuPool", "lab", &pool));
         for (rank, hub) in all.hubs.iter().enumerate() {
             let grant = json!({"hubId": hub.id, "address": "https://hub.invalid:6443", "ca": ca,

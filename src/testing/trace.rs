@@ -23,7 +23,13 @@ pub(crate) struct Trace {
 
 impl Trace {
     pub(crate) fn new(epoch: Epoch) -> Self {
-        Self { epoch, lines: std::collections::VecDeque::new(), sum: 0xcbf2_9ce4_8422_2325, count: 0, aloud: std::env::var_os("TRACE").is_some(), }
+        Self {
+            epoch,
+            lines: std::collections::VecDeque::new(),
+            sum: 0xcbf2_9ce4_8422_2325,
+            count: 0,
+            aloud: std::env::var_os("TRACE").is_some(),
+        }
     }
 
     /// A request was answered.

@@ -15,6 +15,7 @@ use crate::api::gpupool::GpuPoolSpec;
 use crate::api::gpus::{self, Handout};
 use crate::api::quantity;
 use crate::engine::nodes;
+use crate::planted::{Defect, planted};
 
 /// What pods take of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,13 +76,14 @@ impl Lent {
     /// The nodes as the engine chooses among them.
     #[must_use]
     pub fn candidates(&self) -> Vec<nodes::Node> {
+        let blind = planted(Defect::AcceptedBlindly) || planted(Defect::BoundBlindly);
         self.slots
             .iter()
             .map(|slot| nodes::Node {
                 name: slot.node.clone(),
                 model: slot.model.clone(),
                 gpu_memory: quantity::bytes(&slot.memory).ok(),
-                free_gpus: slot.free,
+                free_gpus: if blind { 64 } else { slot.free },
                 free_milli_cpu: slot.milli_cpu,
                 free_memory: slot.memory_bytes,
             })

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::guest::Key;
 use super::node::{Load, Node};
 use super::pod::Wish;
+use crate::planted::{Defect, planted};
 
 /// A guest's pod on a node.
 #[derive(Clone, Debug)]
@@ -105,7 +106,7 @@ pub fn make_room(places: &mut [Place], claims: &[Claim]) -> BTreeMap<String, Vic
             subtract(&mut places[at].free, load);
             continue;
         }
-        if !claim.stranded {
+        if !claim.stranded || planted(Defect::OwnerIgnored) {
             continue;
         }
         let found = able.filter_map(|(at, place)| Some((victims(place, load)?, at)));

@@ -15,6 +15,7 @@ use super::workload::LEAST_GRACE;
 use super::{gang, lost, report};
 use crate::api::gpulease::{GuestLeaseStatus, LeasePhase, LeaseRefusal};
 use crate::engine::indexes::Indexes;
+use crate::planted::{Defect, planted};
 
 /// A pod that kube-scheduler found not to fit is given another node after this.
 pub const UNSCHEDULABLE_AFTER: SignedDuration = SignedDuration::from_secs(5);
@@ -42,7 +43,9 @@ pub fn decide(run: &Run<'_>, now: Timestamp) -> Decision {
     match status.phase {
         Some(LeasePhase::Released | LeasePhase::Refused) => sweep(run, &mut decision),
         None => {}
-        Some(_) if !run.lease.spec.confirmed => expire(run, &status, now, &mut decision),
+        Some(_) if !run.lease.spec.confirmed && !planted(Defect::UnconfirmedPods) => {
+            expire(run, &status, now, &mut decision);
+        }
         Some(_) => advance(run, &terms, &status, now, &mut decision),
     }
     decision.steps.retain(|step| !run.memory.busy.contains(&task(step)));
@@ -85,6 +88,9 @@ pub(super) fn grace(run: &Run<'_>) -> i64 {
     let spec = &run.lease.spec;
     let asked = spec.withdrawn.as_ref().map_or(i64::MAX, |withdrawn| withdrawn.grace_seconds);
     let notice = run.pool.map_or(i64::MAX, |pool| pool.spec.offer.notice_seconds);
+    if planted(Defect::ForcedDelete) {
+        return 0;
+    }
     spec.grace_seconds.min(asked).min(notice).max(LEAST_GRACE)
 }
 
@@ -181,9 +187,16 @@ fn stop(run: &Run<'_>, terms: &Terms, now: Timestamp, decision: &mut Decision) -
     if let Some(verdict) = run.verdict.filter(|verdict| verdict.only.is_none()) {
         return stop(verdict.reason);
     }
+    let patience = SignedDuration::from_mins(1);
+    if planted(Defect::SilenceKills)
+        && run.contact.is_some_and(|at| decision.due(at, patience, now))
+    {
+        return stop(outcome::LEASE_EXPIRED);
+    }
     // The hub may run it elsewhere from then on, and must be right that it does not run here.
     if let (Some(seconds), Some(since)) = (spec.stop_after_seconds, heard(run))
         && decision.due(since, SignedDuration::from_secs(seconds), now)
+        && !planted(Defect::NeverStops)
     {
         return stop(outcome::LEASE_EXPIRED);
     }

@@ -12,6 +12,7 @@ use super::container;
 use super::guest::Key;
 use crate::api::gpupool::GpuPoolSpec;
 use crate::api::{self, GuestLease, gpus, template};
+use crate::planted::{Defect, planted};
 
 /// User of guests whose template names none.
 const USER: i64 = 65_532;
@@ -144,11 +145,16 @@ fn pod_spec(lease: &GuestLease, pool: &GpuPoolSpec, plan: Plan<'_>) -> Value {
     // The owner may have lowered what the pool offers since the lease was answered.
     let longest = lease.spec.active_deadline_seconds.min(pool.offer.max_attempt_seconds);
     let longest = plan.closes_in.map_or(longest, |left| left.min(longest)).max(1);
-    put("activeDeadlineSeconds", longest.into());
+    if !planted(Defect::NoDeadline) {
+        put("activeDeadlineSeconds", longest.into());
+    }
     let grace = lease.spec.grace_seconds.min(pool.offer.notice_seconds).max(LEAST_GRACE);
     put("terminationGracePeriodSeconds", grace.into());
     if !defaults.runtime_class_name.is_empty() {
         put("runtimeClassName", defaults.runtime_class_name.clone().into());
+    }
+    if planted(Defect::BoundBlindly) {
+        put("nodeName", plan.node.into());
     }
     put("affinity", pinned(plan.node));
     put("tolerations", tolerations(&defaults.tolerations));

@@ -14,6 +14,7 @@ use crate::api::digest::{guest_name, hub_label};
 use crate::api::gpulease::{self, GpuLeaseStatus, LeaseRefusal};
 use crate::api::{GpuLease, GuestLease, GuestLeaseSpec, LABEL_HUB, LABEL_JOB_UID, LABEL_LEASE};
 use crate::cluster::{Error, Outcome, apply, chain, within};
+use crate::planted::{Defect, planted};
 
 /// First wait after a failure; it doubles with each one that follows.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
@@ -213,6 +214,9 @@ impl Hand<'_> {
 }
 
 fn pause(failures: u32) -> Duration {
+    if planted(Defect::NoPause) {
+        return Duration::ZERO;
+    }
     FIRST_RETRY
         .saturating_mul(1_u32.checked_shl(failures.min(10)).unwrap_or(u32::MAX))
         .min(LAST_RETRY)

@@ -20,7 +20,8 @@ enum Fate {
 
 fn fate(job: &Value, all: &Federation) -> Fate {
     let spec = &job["spec"];
-    let (size, count) = (spec["size"].as_i64().unwrap_or(1), spec["gpu"]["count"].as_i64().unwrap_or(1));
+    let (size, count) =
+        (spec["size"].as_i64().unwrap_or(1), spec["gpu"]["count"].as_i64().unwrap_or(1));
     let per_node = all.shape.gpus_per_node / count;
     let most = all.shape.members.iter().map(|nodes| i64::try_from(*nodes).unwrap_or(0) * per_node);
     if most.max().unwrap_or(0) < size {
@@ -98,7 +99,10 @@ impl Mark {
             let steady = |plural: &str| matches!(plural, "leases" | "hubgrants" | "secrets");
             let writes = store.log[*from..].iter().filter(|change| !steady(change.at.plural));
             found.extend(writes.map(|one| {
-                format!("I23: {} wrote {} {} of a quiet federation", one.who, one.at.plural, one.at.name)
+                format!(
+                    "I23: {} wrote {} {} of a quiet federation",
+                    one.who, one.at.plural, one.at.name
+                )
             }));
         }
         found
@@ -140,14 +144,28 @@ impl Judge {
                 Fate::Waits => phase == "Queued",
             };
             if !right {
-                self.wrong.push(format!("L1: job {name} is {phase}, and its program says {fate:?}: {}", job["status"]));
+                self.wrong.push(format!(
+                    "L1: job {name} is {phase}, and its program says {fate:?}: {}",
+                    job["status"]
+                ));
             }
             let uid = job["metadata"]["uid"].as_str().unwrap_or_default();
+            let told = job["status"]["replicas"]["failed"].as_u64().unwrap_or(0);
+            let of_job = runs.iter().filter(|((job, _), _)| job == uid).flat_map(|(_, runs)| runs);
+            let failed = of_job.filter(|run| run.ended.is_some_and(|(_, code, _)| code != 0));
+            if told > u64::try_from(failed.count()).unwrap_or(0) {
+                self.wrong
+                    .push(format!("I16: {name} tells of {told} failures, more than there were"));
+            }
             for index in super::indexes(&job["status"]["completedIndexes"]).iter() {
                 let ran = runs.get(&(uid.to_owned(), index)).map(Vec::as_slice).unwrap_or_default();
-                let done = |run: &&&Run| run.began.is_some() && run.ended.is_some_and(|(_, code, _)| code == 0);
+                let done = |run: &&&Run| {
+                    run.began.is_some() && run.ended.is_some_and(|(_, code, _)| code == 0)
+                };
                 if ran.iter().filter(done).count() == 0 {
-                    self.wrong.push(format!("I16: index {index} of {name} is complete, and no program was"));
+                    self.wrong.push(format!(
+                        "I16: index {index} of {name} is complete, and no program was"
+                    ));
                 }
                 if ran.iter().filter(|run| run.began.is_some()).count() > 1 {
                     self.saw("a replica ran more than once");

@@ -61,11 +61,14 @@ impl Book {
                     format!("I12: {name} was {} and is {}", phase(old), phase(status))
                 });
             }
-            let epoch = |status: &Value| {
-                (status["incarnation"].as_u64(), status["nextAttempt"].as_u64())
-            };
+            let epoch =
+                |status: &Value| (status["incarnation"].as_u64(), status["nextAttempt"].as_u64());
             findings.require(epoch(old) <= epoch(status), || {
-                format!("I5: the attempts of {name} went back: {:?} to {:?}", epoch(old), epoch(status))
+                format!(
+                    "I5: the attempts of {name} went back: {:?} to {:?}",
+                    epoch(old),
+                    epoch(status)
+                )
             });
             let done = |status: &Value| indexes(&status["completedIndexes"]);
             findings.require(done(old).minus(&done(status)).is_empty(), || {
@@ -111,7 +114,8 @@ impl Book {
         let name = lease["metadata"]["name"].as_str().unwrap_or_default();
         let uid = spec["job"]["uid"].as_str().unwrap_or_default();
         if let Some(job) = self.jobs.get(uid) {
-            let recorded = job["status"]["nextAttempt"].as_u64() > spec["epoch"]["attempt"].as_u64();
+            let recorded =
+                job["status"]["nextAttempt"].as_u64() > spec["epoch"]["attempt"].as_u64();
             findings.require(recorded, || format!("I4: lease {name} is not on record"));
         }
         let own = indexes(&spec["indexes"]);
@@ -148,7 +152,9 @@ fn changed(old: &Value, new: &Value, findings: &mut Findings<'_>) {
     let name = &new["metadata"]["name"];
     let withdrawn = |lease: &Value| lease["spec"].get("withdrawn").cloned();
     if withdrawn(old).is_some() {
-        findings.require(withdrawn(new).is_some(), || format!("I5: lease {name} was taken back, and given again"));
+        findings.require(withdrawn(new).is_some(), || {
+            format!("I5: lease {name} was taken back, and given again")
+        });
     }
     let phase = |lease: &Value| lease["status"]["phase"].as_str().unwrap_or("").to_owned();
     findings.require(rank(old) <= rank(new) || phase(new) == "Refused", || {
@@ -161,6 +167,10 @@ fn changed(old: &Value, new: &Value, findings: &mut Findings<'_>) {
     }
     if phase(old) != "Refused" && phase(new) == "Refused" {
         findings.seen("a lease was refused");
+    }
+    let adopted = |lease: &Value| lease["spec"]["adopted"].get("expiredAt").is_some();
+    if !adopted(old) && adopted(new) {
+        findings.seen("a lease was adopted");
     }
     if withdrawn(old).is_none() && withdrawn(new).is_some() {
         findings.seen("a lease was withdrawn");

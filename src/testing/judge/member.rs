@@ -61,6 +61,14 @@ impl Book {
                 format!("I12: guest lease {name} was {over} and is {}", phase(new))
             });
         }
+        let expired = new["status"]["endReason"] == "LeaseExpired";
+        findings.require(!expired || new["spec"].get("stopAfterSeconds").is_some(), || {
+            format!("R13: guest lease {name} ends because its hub is silent")
+        });
+        let was = old.as_ref().is_some_and(|old| old["status"].get("expiredAt").is_some());
+        if !was && new["status"].get("expiredAt").is_some() {
+            findings.seen("a lease expired");
+        }
         if before != phase(new) {
             self.promised(new, &phase(new), findings);
         }
@@ -102,7 +110,10 @@ impl Book {
         let sum: i64 = held.iter().map(|lease| self.held(lease)).sum();
         let all: i64 = self.nodes.values().sum();
         findings.require(sum <= all, || {
-            format!("I2: {sum} GPUs are promised and there are {all}: {}", lease["metadata"]["name"])
+            format!(
+                "I2: {sum} GPUs are promised and there are {all}: {}",
+                lease["metadata"]["name"]
+            )
         });
     }
 

@@ -149,10 +149,16 @@ fn began(
             let covered = doubts.0.get(&number).is_none_or(|doubt| *doubt < began);
             findings.seen("two copies of a replica ran at once");
             findings.require(!never, || {
-                format!("I4: {} runs while {} does, and its job says Never", run.at.name, other.at.name)
+                format!(
+                    "I4: {} runs while {} does, and its job says Never",
+                    run.at.name, other.at.name
+                )
             });
             findings.require(!(stops && covered), || {
-                format!("I4: {} runs while {} does, and its job says Stop", run.at.name, other.at.name)
+                format!(
+                    "I4: {} runs while {} does, and its job says Stop",
+                    run.at.name, other.at.name
+                )
             });
         }
     }

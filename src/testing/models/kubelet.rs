@@ -117,7 +117,12 @@ impl Kubelet {
     }
 
     /// Takes on pods that were bound.
-    fn admit(&mut self, store: &mut Store, now: Timestamp, program: &mut dyn FnMut(&Value) -> Program) {
+    fn admit(
+        &mut self,
+        store: &mut Store,
+        now: Timestamp,
+        program: &mut dyn FnMut(&Value) -> Program,
+    ) {
         let new: Vec<(At, Value)> = store
             .of_kind("pods", "")
             .filter(|(_, pod)| !is_over(pod) && node_of(pod).is_some())
@@ -130,14 +135,26 @@ impl Kubelet {
                 continue;
             }
             let (uid, need) = (uid(&pod).to_owned(), gpus(&pod));
-            let held: i64 = self.on(&node).filter(|run| run.ended.is_none()).map(|run| run.gpus).sum();
+            let held: i64 =
+                self.on(&node).filter(|run| run.ended.is_none()).map(|run| run.gpus).sum();
             let machine = store.get("nodes", "", &node);
             let all = machine.map_or(0, |node| quantity(&node["status"]["allocatable"][GPU]));
             let refused = held + need > all;
             let program = program(&pod);
             let ended = refused.then_some((now, KILLED, "OutOfnvidia.com/gpu"));
-            let run = Run { node, at, uid: uid.clone(), pod, gpus: need, admitted: now,
-                began: None, told: None, ended, program, waits: true };
+            let run = Run {
+                node,
+                at,
+                uid: uid.clone(),
+                pod,
+                gpus: need,
+                admitted: now,
+                began: None,
+                told: None,
+                ended,
+                program,
+                waits: true,
+            };
             self.runs.insert(uid, run);
         }
     }
@@ -163,7 +180,8 @@ impl Kubelet {
             if is_leaving(pod) {
                 run.tell(now, pod["metadata"]["deletionGracePeriodSeconds"].as_i64());
             }
-            run.waits = !gates(pod).all(|gate| store.get("configmaps", &run.at.namespace, &gate).is_some());
+            run.waits =
+                !gates(pod).all(|gate| store.get("configmaps", &run.at.namespace, &gate).is_some());
         }
     }
 
@@ -196,10 +214,8 @@ impl Kubelet {
 
     /// Nodes whose kubelets are not heard of are not ready, and are again when they are.
     fn judge_nodes(&mut self, store: &mut Store, now: Timestamp) {
-        let nodes: Vec<(At, Value)> = store
-            .of_kind("nodes", "")
-            .map(|(at, node)| (at.clone(), Value::clone(node)))
-            .collect();
+        let nodes: Vec<(At, Value)> =
+            store.of_kind("nodes", "").map(|(at, node)| (at.clone(), Value::clone(node))).collect();
         for (at, node) in nodes {
             let since = self.cut.get(&at.name);
             let lost = since.is_some_and(|since| now.duration_since(*since) >= LOST_AFTER);
@@ -209,7 +225,12 @@ impl Kubelet {
                 continue;
             }
             let conditions = with_condition(&node, told, now);
-            patch(store, "node-lifecycle", (&at, "/status"), &json!({"status": {"conditions": conditions}}));
+            patch(
+                store,
+                "node-lifecycle",
+                (&at, "/status"),
+                &json!({"status": {"conditions": conditions}}),
+            );
             let taints = if lost {
                 json!([{"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"},
                     {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}])
@@ -225,9 +246,8 @@ impl Kubelet {
 fn gates(pod: &Value) -> impl Iterator<Item = String> {
     let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
     let variables = containers.flat_map(|one| one["env"].as_array()).flatten();
-    let names = variables.filter_map(|one| {
-        Some(one["valueFrom"]["configMapKeyRef"]["name"].as_str()?.to_owned())
-    });
+    let names = variables
+        .filter_map(|one| Some(one["valueFrom"]["configMapKeyRef"]["name"].as_str()?.to_owned()));
     names.collect::<BTreeSet<_>>().into_iter()
 }
 
@@ -280,7 +300,8 @@ impl Run {
         }
         let finish = self.finish().filter(|at| *at <= now).map(|at| (at, self.program.exit, ""));
         let left = self.left().filter(|at| *at <= now).map(|at| {
-            let killed = self.told.is_some_and(|(_, kill)| kill == at) && self.program.leaves.is_none();
+            let killed =
+                self.told.is_some_and(|(_, kill)| kill == at) && self.program.leaves.is_none();
             (at, if killed { KILLED } else { self.program.told_exit }, self.word())
         });
         self.ended = [finish, left].into_iter().flatten().min_by_key(|(at, ..)| *at);
@@ -328,8 +349,10 @@ impl Run {
         };
         let containers = self.pod["spec"]["containers"].as_array().into_iter().flatten();
         status["containerStatuses"] = containers
-            .map(|one| json!({"name": one["name"], "image": one["image"], "imageID": "",
-                "ready": ready, "restartCount": 0, "state": state}))
+            .map(|one| {
+                json!({"name": one["name"], "image": one["image"], "imageID": "",
+                "ready": ready, "restartCount": 0, "state": state})
+            })
             .collect();
         let of_pod = |word: &str| !word.is_empty() && word != "ContainerStatusUnknown";
         if let Some((_, _, word)) = self.ended.filter(|(_, _, word)| of_pod(word)) {
