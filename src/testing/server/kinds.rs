@@ -69,6 +69,13 @@ const BUILT_IN: &[BuiltIn] = &[
         Scope::Namespaced,
         &[Generation, Unconditional],
     ),
+    (
+        "rbac.authorization.k8s.io",
+        "RoleBinding",
+        "rolebindings",
+        Scope::Namespaced,
+        &[Unconditional, Upsert],
+    ),
 ];
 
 const CUSTOM: &[&str] = &[
@@ -151,6 +158,7 @@ impl Kind {
             "serviceaccounts" => &["secrets", "imagePullSecrets", "automountServiceAccountToken"],
             "priorityclasses" => &["value", "globalDefault", "description", "preemptionPolicy"],
             "leases" | "networkpolicies" => &["spec"],
+            "rolebindings" => &["roleRef", "subjects"],
             _ => &["spec", "status"],
         };
         if let Some(fields) = object.as_object_mut() {

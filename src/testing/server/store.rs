@@ -164,7 +164,7 @@ impl Store {
     }
 
     /// See [`super::Server::answer`].
-    pub(super) fn answer(&mut self, who: &str, call: &Call) -> (u16, Value) {
+    pub(crate) fn answer(&mut self, who: &str, call: &Call) -> (u16, Value) {
         if !call.query.dry_run {
             return flat(self.carry_out(who, call));
         }
