@@ -65,6 +65,10 @@ impl Planner {
         if !twins.objects.keys().any(|key| key.0 == plural) && self.chance.percent(60) {
             return self.create(twins, sample);
         }
+        // Of graces there is only something to see where bound pods are deleted, several times.
+        if plural == "pods" && self.chance.percent(30) {
+            return self.end_bound_pod(twins, sample);
+        }
         match self.chance.below(100) {
             0..24 => self.create(twins, sample),
             24..32 => self.get(twins, sample),

@@ -92,6 +92,25 @@ impl Planner {
         asked
     }
 
+    /// Binds a pod that is not, and deletes one that is: with this grace or that.
+    pub(super) fn end_bound_pod(&mut self, twins: &Twins, sample: usize) -> Asked {
+        let name = self.known(twins, sample);
+        let held = twins.objects.get(&("pods".into(), name.clone()));
+        let bound = held.is_some_and(|pair| pair[1]["spec"].get("nodeName").is_some());
+        if !bound {
+            let mut asked = self.bind(twins, sample, &name);
+            // So that the pod is known to be bound.
+            if self.chance.percent(50) {
+                asked = self.single(twins, sample, "GET", &name);
+            }
+            return asked;
+        }
+        let mut asked = self.single(twins, sample, "DELETE", &name);
+        let grace = *self.chance.of(&[60, 30, 20, 10, 5, 1, -1, 0]);
+        asked.body = both(json!({ "gracePeriodSeconds": grace }));
+        asked
+    }
+
     fn token(&mut self, twins: &Twins, sample: usize, name: &str) -> Asked {
         let mut asked = self.single(twins, sample, "POST", name);
         asked.uri = asked.uri.map(|uri| uri + "/token");
