@@ -1,4 +1,8 @@
-//! Objects of each kind, changes that are fine, and changes that are not.
+//! Objects of each kind, changes that are fine, and changes that are not: here those of this
+//! project that a member has, in `hub` those that only a hub has, and Kubernetes' own in `own`.
+
+mod hub;
+mod own;
 
 use serde_json::{Value, json};
 
@@ -23,23 +27,10 @@ const OURS: &str = "idlewild.dev/v1alpha1";
 
 /// All kinds that are compared.
 pub(super) fn all() -> Vec<Sample> {
-    vec![
-        job(),
-        lease("gpuleases", "GpuLease"),
-        guest(),
-        pool(),
-        grant(),
-        member(),
-        config_map(),
-        secret(),
-        heartbeat(),
-        pod(),
-        queue(),
-        join(),
-        account(),
-        class(),
-        policy(),
-    ]
+    let mut kinds = vec![job(), lease("gpuleases", "GpuLease"), guest(), pool(), grant()];
+    kinds.extend(hub::all());
+    kinds.extend(own::all());
+    kinds
 }
 
 fn condition(kind: &str, status: &str) -> Value {
@@ -247,201 +238,5 @@ fn grant() -> Sample {
             json!({"spec": {"member": "m".repeat(57)}}),
         ],
         statuses,
-    }
-}
-
-fn member() -> Sample {
-    let mut statuses = conditions();
-    statuses.extend([json!({"gpus": 3, "silentSeconds": 5}), json!({"gpus": null})]);
-    Sample {
-        plural: "memberclusters",
-        group: OURS,
-        kind: "MemberCluster",
-        namespaced: false,
-        body: json!({"spec": {}}),
-        changes: vec![
-            json!({"spec": {"fingerprint": "f", "accepted": true}}),
-            json!({"spec": {"unschedulable": true}}),
-            json!({"spec": {"taints": [{"key": "k", "effect": "NoExecute"}]}}),
-            json!({"spec": {"jurisdictions": ["EU"]}}),
-        ],
-        mistakes: vec![
-            json!({"spec": {"accepted": true, "fingerprint": ""}}),
-            json!({"spec": {"taints": [{"key": "k", "effect": "Prefer"}]}}),
-            json!({"spec": {"taints": [{"effect": "NoExecute"}]}}),
-        ],
-        statuses,
-    }
-}
-
-fn config_map() -> Sample {
-    Sample {
-        plural: "configmaps",
-        group: "",
-        kind: "ConfigMap",
-        namespaced: true,
-        body: json!({"data": {"a": "1"}}),
-        changes: vec![
-            json!({"data": {"a": "2"}}),
-            json!({"data": {"b": "1", "a": null}}),
-            json!({"data": null}),
-        ],
-        mistakes: vec![json!({"immutable": true}), json!({"data": {"no key": "1"}})],
-        statuses: vec![],
-    }
-}
-
-fn secret() -> Sample {
-    Sample {
-        plural: "secrets",
-        group: "",
-        kind: "Secret",
-        namespaced: true,
-        body: json!({"data": {"a": "MQ=="}}),
-        changes: vec![
-            json!({"data": {"a": "Mg=="}}),
-            json!({"data": {"b": "MQ==", "a": null}}),
-            json!({"data": null}),
-        ],
-        mistakes: vec![json!({"type": "other/type"}), json!({"data": {"no key": "MQ=="}})],
-        statuses: vec![],
-    }
-}
-
-fn heartbeat() -> Sample {
-    Sample {
-        plural: "leases",
-        group: "coordination.k8s.io/v1",
-        kind: "Lease",
-        namespaced: true,
-        body: json!({"spec": {"holderIdentity": "a", "leaseDurationSeconds": 40}}),
-        changes: vec![
-            json!({"spec": {"renewTime": "2026-01-01T00:00:00.000000Z"}}),
-            json!({"spec": {"renewTime": "2026-01-01T00:00:01.500000Z"}}),
-            json!({"spec": {"holderIdentity": "b", "leaseTransitions": 1}}),
-            json!({"spec": {"holderIdentity": null}}),
-        ],
-        mistakes: vec![json!({"spec": {"leaseDurationSeconds": 0}})],
-        statuses: vec![],
-    }
-}
-
-fn pod() -> Sample {
-    Sample {
-        plural: "pods",
-        group: "",
-        kind: "Pod",
-        namespaced: true,
-        body: json!({"spec": {"automountServiceAccountToken": false, "containers": [
-            {"name": "main", "image": "busybox:1",
-                "resources": {"limits": {"nvidia.com/gpu": "1"}}}]}}),
-        changes: vec![
-            json!({"spec": {"activeDeadlineSeconds": 100}}),
-            json!({"spec": {"activeDeadlineSeconds": 50}}),
-            json!({"metadata": {"annotations": {"a": "b"}}}),
-        ],
-        mistakes: vec![
-            json!({"spec": {"terminationGracePeriodSeconds": 5}}),
-            json!({"spec": {"nodeName": "other"}}),
-            json!({"spec": {"restartPolicy": "Never"}}),
-            json!({"spec": {"priorityClassName": "missing"}}),
-            json!({"spec": {"priority": 5}}),
-            json!({"spec": {"tolerations": [{"key": "a", "operator": "Exists"}]}}),
-        ],
-        statuses: vec![
-            json!({"phase": "Running"}),
-            json!({"phase": "Succeeded"}),
-            json!({"phase": "Failed", "reason": "Evicted", "message": "m"}),
-            json!({"phase": "Pending", "nominatedNodeName": "n"}),
-        ],
-    }
-}
-
-fn queue() -> Sample {
-    Sample {
-        plural: "gpuqueues",
-        group: OURS,
-        kind: "GpuQueue",
-        namespaced: false,
-        body: json!({"spec": {}}),
-        changes: vec![
-            json!({"spec": {"weight": 5}}),
-            json!({"spec": {"cohort": "c"}}),
-            json!({"spec": {"quota": [{"gpus": 4}, {"gpus": 2, "model": "A100"}]}}),
-            json!({"spec": {"quota": null, "stopPolicy": "Hold"}}),
-        ],
-        mistakes: vec![
-            json!({"spec": {"weight": 0}}),
-            json!({"spec": {"cohort": null, "quota": [{"gpus": 4, "lendingLimit": 2}]}}),
-            json!({"spec": {"cohort": "c", "quota": [{"gpus": 4, "lendingLimit": 5}]}}),
-            json!({"spec": {"quota": [{"gpus": 4}, {"gpus": 2}]}}),
-            json!({"spec": {"quota": [{"model": ""}]}}),
-            json!({"spec": {"stopPolicy": "Stop"}}),
-        ],
-        statuses: conditions(),
-    }
-}
-
-fn join() -> Sample {
-    Sample {
-        plural: "joinrequests",
-        group: OURS,
-        kind: "JoinRequest",
-        namespaced: true,
-        body: json!({"spec": {"agentVersion": "1", "clusterIdentity": "i", "fingerprint": "f",
-            "proof": "p", "publicKey": "k"}}),
-        changes: vec![json!({"spec": {}}), json!({"spec": {"agentVersion": "1", "more": 2}})],
-        mistakes: vec![
-            json!({"spec": null}),
-            json!({"spec": {"agentVersion": 1}}),
-            json!({"spec": {"agentVersion": "2"}}),
-            json!({"spec": {"proof": ""}}),
-        ],
-        statuses: conditions(),
-    }
-}
-
-fn account() -> Sample {
-    Sample {
-        plural: "serviceaccounts",
-        group: "",
-        kind: "ServiceAccount",
-        namespaced: true,
-        body: json!({}),
-        changes: vec![
-            json!({"automountServiceAccountToken": false}),
-            json!({"automountServiceAccountToken": null, "more": 1}),
-        ],
-        mistakes: vec![json!({"status": {}})],
-        statuses: vec![],
-    }
-}
-
-fn class() -> Sample {
-    Sample {
-        plural: "priorityclasses",
-        group: "scheduling.k8s.io/v1",
-        kind: "PriorityClass",
-        namespaced: false,
-        body: json!({"value": 5}),
-        changes: vec![json!({"description": "a"}), json!({"description": null})],
-        mistakes: vec![json!({"value": 6}), json!({"preemptionPolicy": "Never"})],
-        statuses: vec![],
-    }
-}
-
-fn policy() -> Sample {
-    Sample {
-        plural: "networkpolicies",
-        group: "networking.k8s.io/v1",
-        kind: "NetworkPolicy",
-        namespaced: true,
-        body: json!({"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}),
-        changes: vec![
-            json!({"spec": {"policyTypes": ["Ingress", "Egress"]}}),
-            json!({"spec": {"podSelector": {"matchLabels": {"a": "b"}}}}),
-        ],
-        mistakes: vec![json!({"metadata": {"labels": {"a": "no label!"}}})],
-        statuses: vec![],
     }
 }

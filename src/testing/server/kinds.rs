@@ -74,7 +74,7 @@ const BUILT_IN: &[BuiltIn] = &[
         "RoleBinding",
         "rolebindings",
         Scope::Namespaced,
-        &[Unconditional],
+        &[Unconditional, Upsert],
     ),
 ];
 
@@ -158,6 +158,7 @@ impl Kind {
             "serviceaccounts" => &["secrets", "imagePullSecrets", "automountServiceAccountToken"],
             "priorityclasses" => &["value", "globalDefault", "description", "preemptionPolicy"],
             "leases" | "networkpolicies" => &["spec"],
+            "rolebindings" => &["roleRef", "subjects"],
             _ => &["spec", "status"],
         };
         if let Some(fields) = object.as_object_mut() {

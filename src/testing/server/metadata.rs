@@ -107,9 +107,11 @@ pub(super) fn wrong(kind: &Kind, object: &Value, causes: &mut Vec<Cause>) {
     let metadata = &object["metadata"];
     let name = metadata["name"].as_str().unwrap_or("");
     let longest = if kind.plural == "namespaces" { 63 } else { 253 };
+    // Names of roles and bindings may be almost anything.
+    let free = kind.group == "rbac.authorization.k8s.io";
     if name.is_empty() {
         causes.push(Cause::required("metadata.name"));
-    } else if !is_subdomain(name) || name.len() > longest {
+    } else if !free && (!is_subdomain(name) || name.len() > longest) {
         let why = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
                    characters, '-' or '.', and must start and end with an alphanumeric character";
         causes.push(Cause::invalid("metadata.name", &metadata["name"], why));

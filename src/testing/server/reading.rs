@@ -115,7 +115,8 @@ fn page(view: &impl View, call: &Call, selector: &Selector, after: Option<At>) -
             && (call.namespace.is_empty() || at.namespace == call.namespace)
     };
     let range = view.objects().range((start, Bound::Unbounded));
-    let mut rest = range.take_while(|(at, _)| inside(at));
+    let mut rest =
+        range.take_while(|(at, _)| inside(at)).filter(|(_, object)| selector.indexes(object));
     let limit = if call.query.limit == 0 { usize::MAX } else { call.query.limit };
     let (mut items, mut last) = (Vec::new(), None);
     for (at, object) in rest.by_ref().filter(|(_, object)| selector.selects(object)).take(limit) {

@@ -81,6 +81,7 @@ impl Refusal {
     }
 
     pub(super) fn forbidden(kind: &Kind, name: &str, why: &str) -> Self {
+        let name = if name.is_empty() { "Unknown" } else { name };
         let message = format!("{} \"{name}\" is forbidden: {why}", kind.qualified());
         Self::new(403, "Forbidden", message).of(kind, name)
     }

@@ -52,6 +52,12 @@ impl Selector {
         self.fields.iter().any(|field| field.path == "metadata.name" && field.equal)
     }
 
+    /// Whether an object is at least on the node that is asked for: a server has an index of that.
+    pub(super) fn indexes(&self, object: &Value) -> bool {
+        let node = self.fields.iter().filter(|field| field.path == "spec.nodeName" && field.equal);
+        node.into_iter().all(|field| field.selects(object))
+    }
+
     pub(super) fn is_everything(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
     }

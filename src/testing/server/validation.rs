@@ -93,6 +93,7 @@ pub(super) fn wrong_change(kind: &Kind, new: &Value, old: &Value, causes: &mut V
         "pods" => return pods::wrong_change(new, old, causes),
         "secrets" => &["type"],
         "priorityclasses" => &["preemptionPolicy"],
+        "rolebindings" => &["roleRef"],
         _ => &[],
     };
     for key in fixed.iter().filter(|key| new[**key] != old[**key]) {
