@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::federation::{GUESTS, Process, SYSTEM, TEAM};
 use super::models::{delete, patch};
+use super::network::Trouble;
 use super::plan::{Act, Wish};
 use super::run::Run;
 use super::server::{At, Call, Server, Store};
@@ -14,40 +15,15 @@ use super::server::{At, Call, Server, Store};
 /// Does what `act` says.
 pub(crate) fn apply(run: &mut Run, act: &Act) {
     run.all.set_time();
-    if !matches!(act, Act::Way { .. }) {
-        run.all.network.wire().trace.say(&format!("{act:?}"));
-    }
+    run.all.network.wire().trace.say(&format!("{act:?}"));
     match act {
-        Act::Submit { hub, job } => {
-            create(&mut run.all.hubs[*hub].server.store(), "user", (TEAM, "gpujobs"), job);
-        }
-        Act::Edit { hub, name, spec } => {
-            let at = At::new("gpujobs", TEAM, name);
-            patch(
-                &mut run.all.hubs[*hub].server.store(),
-                "user",
-                (&at, ""),
-                &json!({ "spec": spec }),
-            );
-        }
-        Act::Delete { hub, name } => {
-            let at = At::new("gpujobs", TEAM, name);
-            delete(&mut run.all.hubs[*hub].server.store(), "user", &at, None);
-        }
-        Act::Owner { member, name, gpus, manner } => owner(run, *member, (name, *gpus), *manner),
-        Act::Home { member, name } => {
-            let at = At::new("pods", "owner", name);
-            delete(&mut run.all.members[*member].server.store(), "owner", &at, Some(1));
-        }
-        Act::Offer { member, offer } => self::offer(run, *member, offer),
-        Act::Cordon { member, node, on } => {
-            run.doubt(Process::Agent(*member));
-            let at = node_at(run, *member, *node);
-            let store = &mut run.all.members[*member].server.store();
-            patch(store, "owner", (&at, ""), &json!({"spec": {"unschedulable": on}}));
-        }
-        Act::Evict { member } => take(run, *member, "pods"),
-        Act::Forget { member } => take(run, *member, "guestleases"),
+        Act::Submit { .. } | Act::Edit { .. } | Act::Delete { .. } => user(run, act),
+        Act::Owner { .. }
+        | Act::Home { .. }
+        | Act::Offer { .. }
+        | Act::Cordon { .. }
+        | Act::Evict { .. }
+        | Act::Forget { .. } => owns(run, act),
         Act::Kill(process) => {
             run.all.network.wire().meet("Kill");
             run.doubt(*process);
@@ -57,14 +33,7 @@ pub(crate) fn apply(run: &mut Run, act: &Act) {
             run.doubt(*process);
             run.all.start(*process);
         }
-        Act::Way { from, to, trouble } => {
-            run.all.network.wire().trace.say(&format!("{from} to {to}: {trouble:?}"));
-            run.all.network.set_trouble(from, to, *trouble);
-            let own = run.all.members.iter().position(|one| one.name == *to);
-            if let Some(member) = own {
-                run.doubt(Process::Agent(member));
-            }
-        }
+        Act::Way { from, to, trouble } => way(run, (from, to), *trouble),
         Act::Mishaps(many) => {
             run.all.network.wire().mishaps = *many;
             (0..run.all.members.len()).for_each(|member| run.doubt(Process::Agent(member)));
@@ -80,15 +49,9 @@ pub(crate) fn apply(run: &mut Run, act: &Act) {
             run.all.network.wire().meet("Compact");
             server(run, *hub, *number).store().compact();
         }
-        Act::Api { member, up } => {
-            if !up {
-                run.all.network.wire().meet("Api");
-            }
-            run.doubt(Process::Agent(*member));
-            run.all.set_member_up(*member, *up);
-        }
+        Act::Api { member, up } => api(run, *member, *up),
         Act::Node { member, node, cut, rebooted } => {
-            self::node(run, (*member, *node), *cut, *rebooted)
+            self::node(run, (*member, *node), *cut, *rebooted);
         }
         Act::Clock(process, seconds) => {
             run.all.network.wire().meet("Clock");
@@ -96,6 +59,63 @@ pub(crate) fn apply(run: &mut Run, act: &Act) {
         }
         Act::Lie { hub, member } => lie(run, *hub, *member),
     }
+}
+
+/// What users do.
+fn user(run: &mut Run, act: &Act) {
+    match act {
+        Act::Submit { hub, job } => {
+            create(&mut run.all.hubs[*hub].server.store(), "user", (TEAM, "gpujobs"), job);
+        }
+        Act::Edit { hub, name, spec } => {
+            let at = At::new("gpujobs", TEAM, name);
+            let store = &mut run.all.hubs[*hub].server.store();
+            patch(store, "user", (&at, ""), &json!({ "spec": spec }));
+        }
+        Act::Delete { hub, name } => {
+            let at = At::new("gpujobs", TEAM, name);
+            delete(&mut run.all.hubs[*hub].server.store(), "user", &at, None);
+        }
+        other => unreachable!("no user does {other:?}"),
+    }
+}
+
+/// What owners do.
+fn owns(run: &mut Run, act: &Act) {
+    match act {
+        Act::Owner { member, name, gpus, manner } => owner(run, *member, (name, *gpus), *manner),
+        Act::Home { member, name } => {
+            let at = At::new("pods", "owner", name);
+            delete(&mut run.all.members[*member].server.store(), "owner", &at, Some(1));
+        }
+        Act::Offer { member, offer } => self::offer(run, *member, offer),
+        Act::Cordon { member, node, on } => {
+            run.doubt(Process::Agent(*member));
+            let at = node_at(run, *member, *node);
+            let store = &mut run.all.members[*member].server.store();
+            patch(store, "owner", (&at, ""), &json!({"spec": {"unschedulable": on}}));
+        }
+        Act::Evict { member } => take(run, *member, "pods"),
+        Act::Forget { member } => take(run, *member, "guestleases"),
+        other => unreachable!("no owner does {other:?}"),
+    }
+}
+
+/// A way breaks, or is mended.
+fn way(run: &mut Run, (from, to): (&str, &str), trouble: Option<Trouble>) {
+    run.all.network.set_trouble(from, to, trouble);
+    let own = run.all.members.iter().position(|one| one.name == to);
+    if let Some(member) = own {
+        run.doubt(Process::Agent(member));
+    }
+}
+
+fn api(run: &mut Run, member: usize, up: bool) {
+    if !up {
+        run.all.network.wire().meet("Api");
+    }
+    run.doubt(Process::Agent(member));
+    run.all.set_member_up(member, up);
 }
 
 fn server(run: &Run, hub: bool, number: usize) -> Server {

@@ -190,7 +190,7 @@ impl Federation {
         let time = (slot.machine.clock(), Arc::default());
         let task = tokio::spawn(async move {
             let never = std::future::pending();
-            format!("{:?}", hub::serve(client, settings, time, figures, never).await)
+            format!("{:?}", Box::pin(hub::serve(client, settings, time, figures, never)).await)
         });
         slot.running = Some((life, task));
         slot.starts += 1;
@@ -273,7 +273,9 @@ impl Federation {
         };
         let dead: Vec<_> =
             self.processes().into_iter().filter(|process| is(self.slot(*process))).collect();
-        dead.iter().for_each(|process| self.kill(*process));
+        for process in &dead {
+            self.kill(*process);
+        }
         dead
     }
 

@@ -261,7 +261,7 @@ impl Way {
             _ => {}
         }
         if call.verb == Verb::Watch {
-            return self.watch(&call);
+            return Ok(self.watch(&call));
         }
         let answer = self.reach(&call, fate.mishap).await;
         if fate.trouble == Some(Trouble::OneWay) || fate.mishap == Some(Mishap::ReplyLost) {
@@ -320,7 +320,7 @@ impl Way {
             wire.struck.push(self.life.number);
             wire.dead.insert(self.life.number);
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Goes on only if the process lives.
@@ -331,7 +331,7 @@ impl Way {
         }
     }
 
-    fn watch(&self, call: &Call) -> Answer {
+    fn watch(&self, call: &Call) -> Response<Body> {
         match self.server.watch(&self.life.name, call) {
             Ok(watch) => {
                 let lines = futures::stream::unfold(
@@ -342,9 +342,9 @@ impl Way {
                     },
                 );
                 let answer = Response::builder().header(CONTENT_TYPE, "application/json");
-                Ok(answer.body(Body::from_stream(lines)).expect("a known header"))
+                answer.body(Body::from_stream(lines)).expect("a known header")
             }
-            Err((code, body)) => Ok(response(code, &body)),
+            Err((code, body)) => response(code, &body),
         }
     }
 

@@ -16,7 +16,7 @@ use super::plan::{Act, Plan, STORMY};
 use super::programs::program;
 
 /// After everything was mended, all must have come to its end within so much.
-const MENDED: Duration = Duration::from_secs(1_500);
+const MENDED: Duration = Duration::from_mins(25);
 /// For so long a quiet federation is listened to.
 const QUIET: Duration = Duration::from_secs(70);
 

@@ -34,8 +34,7 @@ impl Trace {
 
     /// A request was answered.
     pub(crate) fn call(&mut self, life: &Life, to: &str, call: &Call, code: u16) {
-        let line = format!("{}#{} → {to} {call} {code}", life.name, life.number);
-        self.say(&line);
+        self.say(&format!("{}#{} → {to} {call} {code}", life.name, life.number));
     }
 
     /// Something else happened.

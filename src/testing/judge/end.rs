@@ -47,7 +47,8 @@ pub(crate) fn is_settled(all: &Federation) -> Result<(), String> {
         for (at, job) in store.of_kind("gpujobs", "") {
             let waits = fate(job, all) == Fate::Waits;
             let over = matches!(phase(job), "Succeeded" | "Failed");
-            if !over && !(waits && phase(job) == "Queued") {
+            let waits = waits && phase(job) == "Queued";
+            if !(over || waits) {
                 return Err(format!("L2: job {} is {:?}", at.name, phase(job)));
             }
         }

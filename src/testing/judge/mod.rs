@@ -36,10 +36,6 @@ struct Findings<'a> {
 }
 
 impl Findings<'_> {
-    fn wrong(&mut self, what: impl Into<String>) {
-        self.wrong.push(what.into());
-    }
-
     fn require(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
             self.wrong.push(what());

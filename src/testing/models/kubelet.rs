@@ -245,7 +245,7 @@ impl Kubelet {
 /// `ConfigMaps` that a pod's variables need.
 fn gates(pod: &Value) -> impl Iterator<Item = String> {
     let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
-    let variables = containers.flat_map(|one| one["env"].as_array()).flatten();
+    let variables = containers.filter_map(|one| one["env"].as_array()).flatten();
     let names = variables
         .filter_map(|one| Some(one["valueFrom"]["configMapKeyRef"]["name"].as_str()?.to_owned()));
     names.collect::<BTreeSet<_>>().into_iter()
@@ -379,12 +379,5 @@ impl Run {
 
     fn message(&self, code: i64) -> &str {
         if code == KILLED { "" } else { &self.program.message }
-    }
-
-    /// When it was first seen to be told, for whoever judges reclaim.
-    pub(crate) fn asked(pod: &Value) -> Option<Timestamp> {
-        let ends = time(&pod["metadata"]["deletionTimestamp"])?;
-        let grace = pod["metadata"]["deletionGracePeriodSeconds"].as_i64()?;
-        ends.checked_sub(SignedDuration::from_secs(grace)).ok()
     }
 }

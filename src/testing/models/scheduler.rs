@@ -88,8 +88,8 @@ fn admits(node: &Value, pod: &Value) -> bool {
     let affinity = &pod["spec"]["affinity"]["nodeAffinity"];
     let terms = &affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
     let named = terms.as_array().is_none_or(|terms| {
-        let fields = terms.iter().flat_map(|term| term["matchFields"].as_array()).flatten();
-        fields.flat_map(|field| field["values"].as_array()).flatten().any(|value| value == name)
+        let fields = terms.iter().filter_map(|term| term["matchFields"].as_array()).flatten();
+        fields.filter_map(|field| field["values"].as_array()).flatten().any(|value| value == name)
     });
     let cordoned = node["spec"]["unschedulable"] == true;
     let taints = node["spec"]["taints"].as_array().into_iter().flatten();
