@@ -108,7 +108,7 @@ impl Run {
             for _ in 0..20 {
                 self.tick().await;
             }
-            open = is_settled(&self.all);
+            open = is_settled(&self.all, &self.lied);
         }
         if let Err(open) = open {
             self.judge.wrong.push(format!("after {} s: {open}", MENDED.as_secs()));
@@ -137,7 +137,7 @@ impl Run {
         }
         let late = mark.since(&self.all);
         self.judge.wrong.extend(late);
-        if let Err(open) = is_settled(&self.all) {
+        if let Err(open) = is_settled(&self.all, &self.lied) {
             self.judge.wrong.push(format!("L1: it does not stay so: {open}"));
         }
     }
