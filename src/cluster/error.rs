@@ -67,6 +67,8 @@ impl Error {
                     (409, "AlreadyExists") => Outcome::Exists,
                     (409, _) => Outcome::Conflict,
                     (404, _) => Outcome::Gone,
+                    // Another object has its name by now.
+                    (422, _) if is_about(status, "metadata.uid") => Outcome::Conflict,
                     (400..=499, _) => Outcome::Refused,
                     _ => Outcome::Unknown,
                 },
@@ -101,6 +103,12 @@ impl Error {
     }
 }
 
+/// Whether the server refuses because of this field.
+fn is_about(status: &kube::core::Status, field: &str) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.field == field)
+}
+
 /// The error and all its causes in one line, for logs and for people.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
@@ -115,4 +123,24 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_another_object_has_by_now_is_a_conflict_and_other_nonsense_is_refused() {
+        for (field, want) in
+            [("metadata.uid", Outcome::Conflict), ("spec.gpu.count", Outcome::Refused)]
+        {
+            let status = json!({"status": "Failure", "code": 422, "reason": "Invalid", "message": "",
+                "details": {"causes": [{"reason": "FieldValueInvalid", "message": "", "field": field}]}});
+            let status = serde_json::from_value(status).unwrap();
+            let error = Error::call("write", kube::Error::Api(Box::new(status)));
+            assert_eq!(error.outcome(), want, "{field}");
+        }
+    }
 }

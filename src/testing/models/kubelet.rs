@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 
 use super::super::server::{At, Store};
 use super::reading::{
-    GPU, delete, gpus, has, is_leaving, is_over, node_of, patch, quantity, time, uid,
-    with_condition,
+    GPU, delete, gpus, has, is_leaving, is_over, node_of, patch, quantity, uid, with_condition,
 };
 
 /// A kubelet that says nothing for so long makes its node not ready.
