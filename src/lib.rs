@@ -39,6 +39,7 @@
 //! | [`sandbox`] | real control planes as local processes | the code it runs |
 //! | [`cli`], [`start`] | flags to settings to running | decisions |
 //! | [`metrics`], [`http`], [`telemetry`] | names of figures, probes, logs | |
+//! | `testing` (tests only) | whole federations in virtual time, everything that can go wrong, what must be true | a cluster |
 //!
 //! # What must stay true
 //!
