@@ -57,8 +57,31 @@ pub(crate) fn apply(run: &mut Run, act: &Act) {
             run.all.network.wire().meet("Clock");
             run.all.slot(*process).machine.jump(*seconds);
         }
+        Act::Backup { hub } => {
+            let backup = run.all.hubs[*hub].server.store().snapshot();
+            run.backups.insert(*hub, backup);
+        }
+        Act::Restore { hub } => restore(run, *hub),
         Act::Lie { hub, member } => lie(run, *hub, *member),
     }
+}
+
+/// The store of a hub is its backup again.
+fn restore(run: &mut Run, hub: usize) {
+    let Some(backup) = run.backups.remove(&hub) else { return };
+    run.all.network.wire().meet("Restore");
+    let slots = run.all.shape.processes;
+    (0..slots).for_each(|slot| run.all.kill(Process::Hub(hub, slot)));
+    {
+        let mut store = run.all.hubs[hub].server.store();
+        let gone = store.revision().saturating_sub(backup.revision);
+        store.restore(&backup);
+        store.bump(gone + 1_000);
+    }
+    run.judge.restored(hub, &run.all);
+    run.all.restored = true;
+    (0..slots).for_each(|slot| run.all.start(Process::Hub(hub, slot)));
+    run.all.restored = false;
 }
 
 /// What users do.

@@ -54,6 +54,10 @@ pub(crate) enum Act {
     Node { member: usize, node: usize, cut: bool, rebooted: bool },
     /// Somebody sets a machine's time of day.
     Clock(Process, i64),
+    /// An operator backs a hub's store up.
+    Backup { hub: usize },
+    /// A hub's store is the backup again, and its processes start with `--restored`.
+    Restore { hub: usize },
     /// A member tells a hub nonsense about its leases.
     Lie { hub: usize, member: usize },
 }
@@ -164,6 +168,11 @@ impl Plan {
                 let rebooted = random.random_bool(0.5);
                 self.at(from, Act::Node { member, node, cut: true, rebooted });
                 self.at(until, Act::Node { member, node, cut: false, rebooted });
+            }
+            11 if random.random_bool(0.4) => {
+                let hub = random.random_range(0..self.shape.hubs);
+                self.at(from, Act::Backup { hub });
+                self.at(until, Act::Restore { hub });
             }
             _ => match random.random_range(0..3) {
                 0 => self.at(from, Act::Clock(process, random.random_range(-7_200..7_200))),

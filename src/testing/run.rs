@@ -14,6 +14,7 @@ use super::judge::{Doubts, Judge, Mark, is_settled};
 use super::network::Crash;
 use super::plan::{Act, Plan, STORMY};
 use super::programs::program;
+use super::server::Snapshot;
 
 /// After everything was mended, all must have come to its end within so much.
 const MENDED: Duration = Duration::from_mins(25);
@@ -45,6 +46,8 @@ pub(crate) struct Run {
     pub(crate) judge: Judge,
     pub(crate) doubts: Doubts,
     pub(crate) random: StdRng,
+    /// Backups of hubs' stores.
+    pub(crate) backups: BTreeMap<usize, Snapshot>,
     /// Hubs that a member lied to.
     pub(crate) lied: BTreeSet<usize>,
     /// Whether processes that die at a write come back by themselves.
@@ -82,6 +85,7 @@ pub(crate) fn run(seed: u64, plan: &Plan, ending: Ending, counters: &Counters) -
             all,
             doubts: Doubts::default(),
             random: StdRng::seed_from_u64(seed ^ 0x5851_f42d_4c95_7f2d),
+            backups: BTreeMap::new(),
             lied: BTreeSet::new(),
             revives: crash.is_some(),
         };

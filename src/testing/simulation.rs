@@ -17,7 +17,7 @@ const ENOUGH: u64 = 1_000;
 const ENDS_AFTER: usize = 5;
 
 /// What must have happened in a campaign: an invariant that is never at stake proves nothing.
-const SOMETIMES: [&str; 44] = [
+const SOMETIMES: [&str; 45] = [
     "Api",
     "BlackHole",
     "Busy",
@@ -38,6 +38,7 @@ const SOMETIMES: [&str; 44] = [
     "Refused",
     "ReplyLost",
     "RequestLost",
+    "Restore",
     "Slow",
     "TooMany",
     "Twice",

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Findings, indexes};
 use crate::engine::indexes::Indexes;
 use crate::testing::federation::Hub;
-use crate::testing::server::{Change, Object};
+use crate::testing::server::{At, Change, Object};
 
 /// What is known of a hub's objects, as of the last revision that was looked at.
 #[derive(Default)]
@@ -41,6 +41,17 @@ impl Book {
                 _ => {}
             }
         }
+    }
+
+    /// Begins anew with what the store holds.
+    pub(super) fn reread(&mut self, hub: &Hub) {
+        let store = hub.server.store();
+        self.looked = store.log.len();
+        let uid = |job: &Object| job["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        self.jobs = store.of_kind("gpujobs", "").map(|(_, job)| (uid(job), job.clone())).collect();
+        let key = |at: &At| (at.namespace.clone(), at.name.clone());
+        let leases = store.of_kind("gpuleases", "");
+        self.leases = leases.map(|(at, lease)| (key(at), lease.clone())).collect();
     }
 
     /// The job with this UID as it was last seen.
@@ -113,7 +124,9 @@ impl Book {
         let spec = &lease["spec"];
         let name = lease["metadata"]["name"].as_str().unwrap_or_default();
         let uid = spec["job"]["uid"].as_str().unwrap_or_default();
-        if let Some(job) = self.jobs.get(uid) {
+        // Those that are taken up again, or told to end, are of a record that is lost.
+        let again = spec.get("adopted").is_some() || spec.get("withdrawn").is_some();
+        if let Some(job) = self.jobs.get(uid).filter(|_| !again) {
             let recorded =
                 job["status"]["nextAttempt"].as_u64() > spec["epoch"]["attempt"].as_u64();
             findings.require(recorded, || format!("I4: lease {name} is not on record"));

@@ -72,6 +72,11 @@ impl Judge {
         truth.look(all, hubs, doubts, &mut findings);
     }
 
+    /// The store of a hub is another one now: what it said before is not held against it.
+    pub(crate) fn restored(&mut self, hub: usize, all: &Federation) {
+        self.hubs[hub].reread(&all.hubs[hub]);
+    }
+
     pub(crate) fn saw(&mut self, what: &'static str) {
         *self.seen.entry(what).or_default() += 1;
     }

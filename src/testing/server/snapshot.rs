@@ -31,6 +31,13 @@ impl Store {
         self.cut(|_| true);
     }
 
+    /// Counts on from far above, and forgets all history, as `etcdutl snapshot restore` does with
+    /// `--bump-revision` and `--mark-compacted`: whoever watched lists again.
+    pub(crate) fn bump(&mut self, by: u64) {
+        self.revision += by;
+        self.compacted = self.revision;
+    }
+
     /// Forgets all history: who asks for what came after an older revision has to list again.
     pub(crate) fn compact(&mut self) {
         self.compacted = self.revision;
