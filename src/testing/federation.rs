@@ -332,6 +332,13 @@ impl Federation {
         }
     }
 
+    /// Whether nothing keeps a member's agent from seeing and helping its owner.
+    pub(crate) fn is_clear(&self, member: &Member) -> bool {
+        let wire = self.network.wire();
+        let way = wire.trouble(&member.agent.name, &member.name).is_none() && wire.mishaps == 0;
+        way && member.agent.is_up() && member.up && member.kubelet.cut.is_empty()
+    }
+
     /// Something about a member changed that its server does not know of.
     pub(crate) fn touch(&mut self, member: usize) {
         self.members[member].stepped = 0;

@@ -197,7 +197,7 @@ impl Wire {
         *self.met.entry(what.into()).or_default() += 1;
     }
 
-    fn trouble(&self, from: &str, to: &str) -> Option<Trouble> {
+    pub(crate) fn trouble(&self, from: &str, to: &str) -> Option<Trouble> {
         self.troubles.get(&(from.to_owned(), to.to_owned())).copied()
     }
 

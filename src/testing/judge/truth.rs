@@ -21,7 +21,7 @@ pub(super) struct Book {
     judged: BTreeSet<String>,
     ended: BTreeSet<String>,
     /// Owner's pods that wait, and since when the agent could have helped.
-    waiting: BTreeMap<String, Timestamp>,
+    waiting: BTreeMap<(usize, String), Timestamp>,
 }
 
 /// The replica that a guest's pod is of: UID of the job, index and rank.
@@ -35,6 +35,9 @@ fn replica(run: &Run) -> Option<(&str, &str, &str)> {
 /// Seconds within which the agent helps owner's pods that kube-scheduler does not: those that it
 /// promises, and what this world's clocks and links add.
 const HELPED_WITHIN: i64 = 5;
+
+/// Seconds after a trouble within which its watches run again: a dead connection, and a wait.
+const SEEN_WITHIN: i64 = 90;
 
 impl Book {
     pub(super) fn look(
@@ -53,7 +56,11 @@ impl Book {
                 silent(run, (number, &member.name), (all, hubs, doubts), findings);
             }
             self.ends(member, findings);
-            self.reclaim(number, member, doubts, findings);
+            if all.is_clear(member) {
+                self.reclaim(number, member, doubts, findings);
+            } else {
+                self.waiting.retain(|(of, _), _| *of != number);
+            }
         }
     }
 
@@ -86,12 +93,12 @@ impl Book {
                 && pod["status"]["conditions"][0]["reason"] == "Unschedulable";
             let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
             if !waits || !could_help(&store, pod) {
-                self.waiting.remove(uid);
+                self.waiting.remove(&(number, uid.to_owned()));
                 continue;
             }
             let doubted = doubts.0.get(&number).copied().unwrap_or(Timestamp::UNIX_EPOCH);
-            let since = *self.waiting.entry(uid.to_owned()).or_insert(findings.now);
-            let since = since.max(doubted);
+            let since = *self.waiting.entry((number, uid.to_owned())).or_insert(findings.now);
+            let since = since.max(after(doubted, SEEN_WITHIN));
             findings.require(seconds(since, findings.now) <= HELPED_WITHIN, || {
                 format!("I8: owner's pod {} waits, and nobody is told to go for it", at.name)
             });
