@@ -72,7 +72,10 @@ fn is_leaving(member: &MemberCluster) -> bool {
 /// Members for which time alone may have changed something.
 fn due(state: &State, now: Instant) -> Vec<String> {
     let failed = state.due_members.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name);
-    let heard = state.silence.iter().filter(|(name, silence)| {
+    // Whose last write failed waits for its turn, or two hubs would go in circles.
+    let waits = |name: &String| state.due_members.get(name).is_some_and(|at| *at > now);
+    let silences = state.silence.iter().filter(|(name, _)| !waits(name));
+    let heard = silences.filter(|(name, silence)| {
         let status = state
             .members
             .get(&(String::new(), (*name).clone()))

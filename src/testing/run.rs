@@ -14,7 +14,7 @@ use super::judge::{Doubts, Judge, Mark, is_settled};
 use super::network::Crash;
 use super::plan::{Act, Plan, STORMY};
 use super::programs::program;
-use super::server::Snapshot;
+use super::server::{Server, Snapshot};
 
 /// After everything was mended, all must have come to its end within so much.
 const MENDED: Duration = Duration::from_mins(25);
@@ -129,8 +129,10 @@ impl Run {
 
     /// Nobody writes anything any more.
     async fn quiet(&mut self) {
-        // What the last end still brings.
-        let settle = self.all.epoch.elapsed() + Duration::from_secs(70);
+        // What the last end still brings; who waits is told a new reason once a minute.
+        let some_wait = self.all.hubs.iter().any(|hub| somebody_waits(&hub.server));
+        let seconds = if some_wait { 130 } else { 70 };
+        let settle = self.all.epoch.elapsed() + Duration::from_secs(seconds);
         while self.all.epoch.elapsed() < settle && self.goes_on() {
             self.tick().await;
         }
@@ -217,4 +219,8 @@ impl Run {
             state: super::state::of(&self.all),
         }
     }
+}
+
+fn somebody_waits(hub: &Server) -> bool {
+    hub.store().of_kind("gpujobs", "").any(|(_, job)| job["status"]["phase"] == "Queued")
 }
