@@ -16,6 +16,8 @@ KEEP ?=
 LINTED := RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__ cargo
 # The same for the library's own tests, which simulate for minutes: with some optimisation that pays.
 SIMULATED := CARGO_PROFILE_TEST_OPT_LEVEL=1 $(LINTED) test --locked --lib --
+# The tests among them that take those minutes.
+LIVES := testing::crashes testing::defects testing::simulation
 # Debian's packages that a build or a run needs: program:package.
 NEEDS := cc:gcc setpriv:util-linux
 # The same for tests on control planes.
@@ -51,11 +53,11 @@ test: packages e2e-packages image-packages python $(PROMETHEUS)/promtool ## The 
 check: packages deny ## The part of the gate without control planes
 	cargo fmt --check
 	$(LINTED) build --locked --bins --test e2e
-	$(SIMULATED)
+	$(SIMULATED) $(addprefix --skip ,$(LIVES)) # those are for `make simulation`
 
 .PHONY: simulation
 simulation: packages ## Thousands of lives of a federation in virtual time, a death at every write, planted defects
-	SEEDS=$(or $(SEEDS),2000) CRASH_STEP=1 $(SIMULATED) --nocapture --test-threads=1 testing::crashes testing::defects testing::simulation
+	SEEDS=$(or $(SEEDS),2000) CRASH_STEP=1 $(SIMULATED) --nocapture --test-threads=1 $(LIVES)
 
 .PHONY: e2e
 e2e: helm4 charts alerts e2e-packages ## Tests on real control planes
