@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::cluster::election::Election;
-use crate::cluster::{Clock, Error};
+use crate::cluster::{Clock, Error, chain};
 use crate::http;
 use crate::metrics::{self, Process};
 
@@ -280,7 +280,11 @@ impl Loop {
 
     /// Decides everything that can be decided, and starts the writes.
     fn pass(&mut self, now: Now) {
-        while self.writing.try_join_next().is_some() {}
+        while let Some(ended) = self.writing.try_join_next() {
+            if let Err(broken) = ended {
+                error!(error = chain(&broken), "a write broke");
+            }
+        }
         self.state.doubt(now.instant);
         self.figures.count(std::mem::take(&mut self.state.tally));
         self.identity.incarnation = self.state.memory.incarnation;

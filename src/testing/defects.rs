@@ -40,7 +40,7 @@ const SOUGHT: [Defect; 6] = [
 const WITHIN: u64 = 100;
 
 #[test]
-fn every_planted_defect_is_found() {
+fn planted_defects_are_found() {
     let (next, told) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     super::simulation::on_all_cores(|counters| {
         let all: Vec<&Defect> = SOUGHT.iter().chain(&DEFECTS).collect();

@@ -48,8 +48,6 @@ pub(crate) struct Slot {
     pub(crate) name: String,
     pub(crate) machine: Machine,
     running: Option<(Life, JoinHandle<String>)>,
-    /// How often it was started.
-    pub(crate) starts: u32,
     /// When it is started again after it gave up.
     back: Option<Duration>,
 }
@@ -59,7 +57,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 impl Slot {
     fn new(name: String, machine: Machine) -> Self {
-        Self { name, machine, running: None, starts: 0, back: None }
+        Self { name, machine, running: None, back: None }
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -193,7 +191,6 @@ impl Federation {
             format!("{:?}", Box::pin(hub::serve(client, settings, time, figures, never)).await)
         });
         slot.running = Some((life, task));
-        slot.starts += 1;
     }
 
     pub(crate) fn start_agent(&mut self, member: usize) {
@@ -222,7 +219,6 @@ impl Federation {
         let serve = agent::serve(clients, settings, told, (dial, agent.machine.clock()));
         let task = tokio::spawn(async move { serve.await.to_string() });
         agent.running = Some((life, task));
-        agent.starts += 1;
     }
 
     pub(crate) fn slot(&mut self, process: Process) -> &mut Slot {

@@ -37,19 +37,17 @@ pub(super) async fn run(link: &Link, hub: &Client) -> Infallible {
     let work = async {
         let mut gallery = Gallery::open(link, hub).await;
         let (mut orphans, mut live) = (link.orphans.subscribe(), link.live.subscribe());
-        let mut before = *live.borrow_and_update();
+        live.mark_unchanged();
         loop {
             let next = gallery.next();
             tokio::select! {
                 biased;
                 Ok(()) = orphans.changed() => gallery.look_at_all(),
                 Ok(()) = live.changed() => {
-                    let now = *live.borrow_and_update();
-                    // It was away, and may show what it was restored to.
-                    if now && before {
+                    // It may have been restored since its copies were read.
+                    if *live.borrow_and_update() {
                         gallery.read().await;
                     }
-                    before |= now;
                 }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
                     gallery.publish().await;
